@@ -1,0 +1,63 @@
+"""Closed-loop load by wrk, which costs a tenth of what is measured: as many votes as a door takes."""
+
+import json
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from psephos.dev.ports import LOOPBACK
+
+CONNECTIONS = 256
+_SCRIPT = Path(__file__).with_name("wrk.lua")
+
+
+class Answered(NamedTuple):
+    """What wrk counted. refused: answers of 400 and above; broken: connections that failed, or timed out."""
+
+    requests: int
+    seconds: float
+    refused: int
+    broken: int
+
+
+class MissingTool(Exception):
+    """What this benchmark needs is not installed. One line."""
+
+
+def vote(
+    port: int,
+    path: str,
+    tokens: Path,
+    seconds: float,
+    *,
+    cores: Sequence[int] = (),
+    connections: int = CONNECTIONS,
+) -> Answered:
+    """Posts a vote for each token of the file, again from the first if there are few. Raises MissingTool."""
+    pinned = ("taskset", "-c", ",".join(map(str, cores))) if cores else ()
+    command = [
+        *pinned,
+        *(
+            "wrk",
+            "-t",
+            "1",
+            "-c",
+            str(connections),
+            "-d",
+            f"{seconds:.0f}s",
+            "--timeout",
+            "20s",
+            "-s",
+            str(_SCRIPT),
+        ),
+        *(f"http://{LOOPBACK}:{port}", "--", str(tokens), path),
+    ]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError as error:
+        raise MissingTool(f"{error.filename} is not installed; `make bench` installs what is missing") from None
+    if found.returncode != 0:
+        raise RuntimeError(f"wrk ended with {found.returncode}: {found.stderr.strip() or found.stdout.strip()}")
+    line = json.loads(found.stdout.strip().splitlines()[-1])
+    return Answered(line["requests"], line["seconds"], line["refused"], line["broken"])

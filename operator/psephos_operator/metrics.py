@@ -1,0 +1,25 @@
+"""What SREs see of the operator. docs/operator.md lists them."""
+
+from prometheus_client import Counter, Gauge, Histogram
+
+RECONCILES = Counter("psephos_operator_reconciles_total", "Looks at a session, by outcome.", ["outcome"])
+SECONDS = Histogram(
+    "psephos_operator_reconcile_seconds",
+    "Duration of a look at a session.",
+    buckets=(0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30),
+)
+DRIFT = Counter("psephos_operator_drift_total", "Objects that others had changed or deleted, put right.", ["kind"])
+APPLIED = Counter("psephos_operator_applied_total", "Server-side applies.", ["kind"])
+REQUESTS = Counter("psephos_operator_requests_total", "Requests to the Kubernetes API.", ["verb"])
+STATUS_WRITES = Counter("psephos_operator_status_writes_total", "Writes of a session's status.")
+WATCH_ERRORS = Counter("psephos_operator_watch_errors_total", "Watches that broke off.", ["kind"])
+SESSIONS = Gauge("psephos_operator_sessions", "Sessions by phase.", ["phase"])
+NEXT_TRANSITION = Gauge(
+    "psephos_operator_next_transition_seconds", "Until the next session opens or closes; below 0: overdue."
+)
+QUEUE = Gauge("psephos_operator_queue", "Sessions that wait for a worker.")
+LEADER = Gauge("psephos_operator_leader", "1 on the replica that acts.")
+HEARTBEAT = Gauge("psephos_operator_heartbeat_age_seconds", "Since the loop last went round.")
+CLEANUPS = Counter(
+    "psephos_operator_cleanups_total", "Deleted sessions that were let go, by outcome.", ["outcome"]
+)

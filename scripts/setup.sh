@@ -1,0 +1,102 @@
+#!/usr/bin/env bash
+# Installs what Psephos needs, and nothing that is there already. A second run only looks.
+#
+#   scripts/setup.sh         for the local stack: uv, the Python environment, a JDK, Maven, Redis, the servers' jars
+#   scripts/setup.sh tests   for the tests too: Chromium and, built with Go, an API server
+#   scripts/setup.sh bench   for the benchmarks too: wrk
+set -euo pipefail
+cd "$(dirname "$0")/.."
+for_tests="" for_bench=""
+case "${1:-}" in
+    "") ;;
+    tests) for_tests=yes ;;
+    bench) for_bench=yes ;;
+    *) printf 'setup: %s is unknown; what can be set up is "tests" or "bench"\n' "$1" >&2; exit 2 ;;
+esac
+
+# uv, when it has to be installed here, gets a folder of its own: no system Python is touched.
+uv_home="${XDG_CACHE_HOME:-$HOME/.cache}/psephos/uv"
+PATH="$PATH:$uv_home/bin"
+
+# shellcheck source=packages.sh
+source scripts/packages.sh
+
+# The packages that are missing, one a line, by the names of Debian and Ubuntu.
+missing_packages() {
+    works uv --version || works python3 -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 8))' || echo python3-venv
+    has_jdk || echo jdk
+    works mvn --version || echo maven
+    works redis-server --version || echo redis-server
+    if [ -n "$for_tests" ]; then
+        has_chromium || echo chromium
+        scripts/apiserver.sh there || works go version || echo golang-go
+    fi
+    [ -z "$for_bench" ] || command -v wrk >/dev/null || echo wrk
+    command -v setpriv >/dev/null || [ "$(uname)" != Linux ] || echo util-linux
+}
+
+has_jdk() {
+    local javac major
+    javac="${JAVA_HOME:+$JAVA_HOME/bin/javac}"
+    [ -x "${javac:-}" ] || javac="$(command -v javac)" || return 1
+    major="$("$javac" -version 2>&1 | sed -n 's/^javac \([0-9]*\).*/\1/p')"
+    [ "${major:-0}" -ge 17 ]
+}
+
+has_chromium() {
+    command -v chromium || command -v chromium-browser || command -v google-chrome
+} >/dev/null
+
+install_missing() {
+    local packages=("$@") i
+    say "installing ${packages[*]}"
+    refresh_package_lists "${packages[@]}"
+    for i in "${!packages[@]}"; do
+        [ "${packages[i]}" != jdk ] || packages[i]="$(jdk_package)"
+    done
+    install_packages "${packages[@]}"
+}
+
+# The newest long-term JDK that this system's archive has.
+jdk_package() {
+    local name
+    for name in openjdk-21-jdk-headless openjdk-17-jdk-headless default-jdk-headless; do
+        if apt-cache show "$name" >/dev/null 2>&1; then
+            echo "$name"
+            return
+        fi
+    done
+    fail "no JDK of version 17 or more in this system's package archive"
+}
+
+install_uv() {
+    say "installing uv into $uv_home"
+    python3 -m venv "$uv_home"
+    "$uv_home/bin/pip" install --quiet uv
+}
+
+# Changes with everything that setup installs from.
+fingerprint() {
+    {
+        cat scripts/setup.sh scripts/packages.sh pyproject.toml uv.lock
+        find workers/psephos/dev/jars -type f -print0 | LC_ALL=C sort -z | xargs -0 cat
+    } | sha256sum | cut -c1-16
+}
+
+stamp=".venv/setup-$(fingerprint)"
+
+readarray -t missing < <(missing_packages)
+if [ "${#missing[@]}" -gt 0 ]; then
+    install_missing "${missing[@]}"
+fi
+works uv --version || install_uv
+if [ ! -e "$stamp" ] || [ ! -d "$(cat "$stamp")" ]; then
+    say "installing the Python environment"
+    uv sync --frozen --all-extras --quiet
+    # A name in the stamp, so that a cache that was emptied is filled again.
+    jars="$(.venv/bin/python -m psephos.dev.java)"
+    rm -f .venv/setup-*
+    printf '%s\n' "$jars" > "$stamp"
+    say "done"
+fi
+[ -z "$for_tests" ] || scripts/apiserver.sh

@@ -1,0 +1,31 @@
+"""One real API server a worker of the run, and a namespace of its own for each test."""
+
+import re
+import uuid
+from collections.abc import Iterator
+
+import pytest
+from tests.apiserver.cluster import Cluster
+
+from psephos.dev.servers import Backends
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """The shared API server, ready, with every definition installed."""
+    with Cluster(tmp_path_factory.mktemp("cluster")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def backends(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backends]:
+    """Kafka, Redis and DynamoDB Local, shared by all tests of this folder."""
+    with Backends(tmp_path_factory.mktemp("backends"), dynamodb_in_memory=True) as running:
+        yield running
+
+
+@pytest.fixture
+def namespace(cluster: Cluster, request: pytest.FixtureRequest) -> str:
+    """A new namespace."""
+    test = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower()).strip("-")[:40]
+    return cluster.create_namespace(f"{test}-{uuid.uuid4().hex[:6]}")

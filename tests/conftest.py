@@ -1,0 +1,63 @@
+"""Settings for every test, and the options of the suites that prove more the longer they run."""
+
+import secrets
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from tests.faults import report
+
+# Shared machines have slow moments: a property is judged by its answer, not by the clock.
+settings.register_profile("psephos", deadline=None)
+settings.load_profile("psephos")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    suites = parser.getgroup("psephos")
+    suites.addoption("--all-faults", action="store_true", help="the whole fault suite, not only the selection")
+    suites.addoption(
+        "--all-elections", action="store_true", help="all five real elections, and faults in the largest"
+    )
+    suites.addoption("--histories", default=1_000, type=int, help="how many histories the model check explores")
+    suites.addoption("--write-golden", action="store_true", help="write the operator's golden files anew")
+    suites.addoption("--seed", default=secrets.token_hex(4), help="of everything that the fault suite draws")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "long: a shorter test proves the same: only with --all-faults")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What takes minutes is run by `make faults`, `make elections` and `make long` only."""
+    if not (config.getoption("--all-faults") or config.getoption("--all-elections")):
+        long = [item for item in items if item.get_closest_marker("long")]
+        config.hook.pytest_deselected(items=long)
+        items[:] = [item for item in items if item not in long]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """What the suites of faults and of the model found.
+
+    NB: here, because with two processes at a time the one that reports may have loaded no other conftest.
+    """
+    seed = config.getoption("--seed")
+    outcomes = [report.Outcome(**found) for found in _told(terminalreporter, report.PROPERTY)]
+    if outcomes:
+        report.write(outcomes, seed, config.rootpath / "build" / "faults")
+        terminalreporter.section(f"faults (seed {seed}; run again with --seed {seed})")
+        terminalreporter.write_line(report.table(outcomes))
+    figures: Counter[str] = sum((Counter(each) for each in _told(terminalreporter, "model figures")), Counter())
+    lines = [f"{number:>9} {name}" for name, number in figures.items()]
+    lines += _told(terminalreporter, "model")
+    if lines:
+        terminalreporter.section(f"model check (seed {seed}; run again with --seed {seed})")
+        terminalreporter.write_line("\n".join(lines))
+
+
+def _told(terminalreporter: pytest.TerminalReporter, name: str) -> Iterator[Any]:
+    """The properties of this name that tests left in their reports."""
+    for each in (*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed")):
+        if getattr(each, "when", None) == "call":
+            yield from (value for found, value in each.user_properties if found == name)

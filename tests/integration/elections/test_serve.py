@@ -1,0 +1,95 @@
+"""`psephos serve --conduct`: all roles of a session below one process, from its opening to its end."""
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from tests.integration.elections.playing import PSEPHOS
+from tests.prepared import Prepared
+from tests.waiting import READY_S, wait_until
+
+from psephos.codec.control import Phase
+from psephos.dev.keys import make_door_keys
+from psephos.dev.ports import free_port
+from psephos.dev.read import NoAnswer, request
+from psephos.dev.servers import Backends
+from psephos.lifecycle.clock import now_ms
+from psephos.lifecycle.orderbook import OrderBook
+from psephos.lifecycle.orders import NOTICE_MS
+from psephos.lifecycle.wishes import Wishes
+from psephos.log import read_control
+from psephos.results import verify_result
+
+VOTING = timedelta(hours=1)  # until it is told to close: how long the roles take to start is not known here
+
+
+def test_a_session_is_served_through_the_death_of_a_role_to_its_final_result_and_drained(
+    backends: Backends, unique: Callable[[str], str], tmp_path: Path
+) -> None:
+    closes_at = datetime.now(UTC) + VOTING
+    prepared = Prepared(
+        backends, unique("serve")[-40:], tmp_path, closesAt=closes_at.isoformat(timespec="seconds")
+    )
+    gateway = free_port()
+    environment = {
+        **os.environ,
+        **prepared.environ,
+        "PSEPHOS_TOKEN_KEY_FILE": str(make_door_keys(tmp_path / "keys").token),
+        "PSEPHOS_ADMIN_PORT": str(free_port()),
+        "PSEPHOS_INGEST_PORT": str(free_port()),
+        "PSEPHOS_GATEWAY_PORT": str(gateway),
+    }
+    log, command = tmp_path / "serve.log", [*PSEPHOS, "serve", "--workers", "2", "--conduct"]
+    with log.open("wb") as errors:
+        serving = subprocess.Popen(command, env=environment, stderr=errors)
+    try:
+        wait_until(lambda: '"serving"' in log.read_text(), "all roles are ready", READY_S)
+        url = f"http://127.0.0.1:{gateway}/v1/sessions/test"
+        victim = _children(serving.pid, "gateway")[0]
+        os.kill(victim, signal.SIGKILL)
+        prepared.produce([prepared.vote("ada"), prepared.vote("bob"), prepared.vote("ada")])
+        wait_until(lambda: _received(url) == 3, "the gateway is back and shows what was counted", READY_S)
+        assert _children(serving.pid, "gateway") not in ([], [victim])
+        orders = OrderBook(prepared.settings.orders_dir, "test")
+        orders.give(Wishes(close_at=now_ms() + NOTICE_MS), READY_S)
+        wait_until(lambda: _phase(prepared) is Phase.FINAL, "closed by the clock, recounted and final", READY_S)
+        document = request(f"{url}/publication").body
+        assert document["turnout"]["accepted"] == 2
+        assert verify_result(json.dumps(document).encode(), prepared.genesis.public_key)
+    finally:
+        serving.terminate()
+        code = serving.wait(60)
+    assert code == 0, log.read_text()
+    stopped = [json.loads(line)["name"] for line in log.read_text().splitlines() if '"role stopped"' in line]
+    assert stopped == ["ingest", "gateway", "projector", "tally-0", "tally-1"], "in the order of draining"
+
+
+def _children(parent: int, role: str) -> list[int]:
+    """Process ids of a parent's children that run this role."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            stat, command = (process / "stat").read_text(), (process / "cmdline").read_bytes().split(b"\0")
+        except OSError:  # it has just ended
+            continue
+        if int(stat.rpartition(")")[2].split()[1]) == parent and role.encode() in command:
+            found.append(int(process.name))
+    return found
+
+
+def _received(url: str) -> int | None:
+    try:
+        answer = request(f"{url}/results")
+    except NoAnswer:
+        return None
+    received: int | None = answer.body["turnout"]["received"] if answer.status == 200 else None
+    return received
+
+
+def _phase(prepared: Prepared) -> Phase | None:
+    control = read_control(prepared.settings)
+    return None if control is None else control.phase

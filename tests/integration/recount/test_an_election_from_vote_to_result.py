@@ -1,0 +1,52 @@
+"""Real tally workers count, a conductor closes, the recount seals: prepare to Final without a reference chain."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tests.prepared import Prepared
+from tests.waiting import wait_until
+
+from psephos.codec.control import Phase
+from psephos.dev.ports import free_port
+from psephos.dev.servers import Backends
+from psephos.lifecycle import Conductor
+from psephos.process import ChildProcess
+from psephos.recount.job import audit, run_all
+from psephos.results import verify_result
+
+
+@pytest.mark.parametrize("revote", ["first", "last"])
+def test_what_a_real_tally_counted_is_recounted_and_final(
+    backends: Backends, unique: Callable[[str], str], tmp_path: Path, revote: str
+) -> None:
+    voters = {"tokens": {"issuer": "i", "audience": "a"}, "revote": revote}
+    prepared = Prepared(backends, unique("e")[:60], tmp_path, closesAt=None, voters=voters)
+    admin = {"PSEPHOS_ADMIN_PORT": str(free_port())}
+    worker = ChildProcess(
+        "tally", [sys.executable, "-m", "psephos.tally"], tmp_path / "tally.log", env={**prepared.environ, **admin}
+    )
+    conductor = Conductor(prepared.settings, lambda: run_all(prepared.settings).phase)
+    worker.start()
+    conductor.start()
+    try:
+        prepared.produce([prepared.vote(f"v-{n}", b"\x00\x00", "a") for n in range(3000)])
+        prepared.produce([prepared.vote(f"v-{n}", b"\x00\x01", "b") for n in range(500)])
+        prepared.produce([(None, b"poison"), (b"x" * 16, b"poison")], partition=0)
+        wait_until(lambda: prepared.ledger.head(0), "the tally counts", timeout=60)
+        assert audit(prepared.settings).differences == ()
+        conductor.close()
+        ended = conductor.wait(120)
+        assert worker.running
+    finally:
+        conductor.stop()
+        worker.stop()
+    assert ended is not None
+    assert ended.phase is Phase.FINAL
+    report = audit(prepared.settings)
+    assert (report.state, report.differences, report.log_records) == ("Final", (), 3502)
+    first, second = (3000, 0) if revote == "first" else (2500, 500)
+    assert report.totals == {"ada": first, "bob": second, "cyd": 0}
+    assert report.document is not None
+    assert verify_result(report.document, prepared.genesis.public_key)

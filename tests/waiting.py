@@ -1,0 +1,17 @@
+"""How tests wait for something that happens elsewhere: poll with a deadline, never sleep and hope."""
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+READY_S = 180.0  # for servers that start while the machine is busy with other tests
+
+
+def wait_until(happened: Callable[[], T], what: str, timeout: float = 20.0) -> T:
+    """The first true value of ``happened()``; fails with ``what`` after ``timeout`` seconds."""
+    deadline = time.monotonic() + timeout
+    while not (value := happened()):
+        assert time.monotonic() < deadline, f"not within {timeout:.0f} s: {what}"
+        time.sleep(0.02)
+    return value

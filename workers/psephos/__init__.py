@@ -1,0 +1,1 @@
+"""Psephos: a voting platform that Kubernetes runs."""

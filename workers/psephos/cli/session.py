@@ -1,0 +1,219 @@
+"""`psephos session`: what a person wants of a session that runs on this machine, told to its conductor."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from psephos.cli.errors import InputError
+
+if TYPE_CHECKING:
+    from psephos.lifecycle import OrderBook, Wishes
+
+app = typer.Typer(
+    help="Pause, resume, extend, close or void a session that runs on this machine.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+_UNITS_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+
+Session = Annotated[
+    str | None, typer.Argument(help="The session's name; not needed where one runs.", metavar="[SESSION]")
+]
+Data = Annotated[
+    Path, typer.Option("--data", help="Folder of the session, or of all; with `serve`, its PSEPHOS_DATA_DIR.")
+]
+FOLDER = Path(".psephos")
+
+
+@app.callback()
+def _session() -> None:
+    pass
+
+
+@app.command()
+def pause(session: Session = None, data: Data = FOLDER) -> None:
+    """Take no votes for the time being.
+
+    \b
+      psephos session pause
+      psephos session pause lunch --data .psephos
+
+    Voters are told to come back. `closesAt` stays: `extend` makes up for the time. A session that has not begun
+    begins paused.
+    """
+    from psephos.lifecycle import Wishes
+
+    _give(data, session, Wishes(paused=True))
+
+
+@app.command()
+def resume(session: Session = None, data: Data = FOLDER) -> None:
+    """Take votes again.
+
+    \b
+      psephos session resume lunch
+    """
+    from psephos.lifecycle import Wishes
+
+    _give(data, session, Wishes(paused=False))
+
+
+@app.command()
+def extend(
+    session: Session = None,
+    to: Annotated[str | None, typer.Option(help="The new end, with its zone: 2026-11-23T20:15:00Z.")] = None,
+    by: Annotated[str | None, typer.Option(help="So much later than now planned: 90s, 15m, 2h, 1d.")] = None,
+    data: Data = FOLDER,
+) -> None:
+    """Move the end to later, as long as voting goes on.
+
+    \b
+      psephos session extend lunch --by 15m
+      psephos session extend lunch --to 2026-11-23T20:15:00+01:00
+
+    It can never be moved to earlier, and not within the last three seconds. A session without an end gets one.
+    """
+    from psephos.lifecycle import Wishes
+
+    if (to is None) == (by is None):
+        raise InputError("say until when: --to TIME, or --by DURATION")
+    book = _book(data, session)
+    closes_at = _time("--to", to) if to is not None else _planned_end(book, data) + _duration("--by", str(by))
+    _tell(book, Wishes(closes_at=closes_at))
+
+
+@app.command()
+def close(
+    session: Session = None,
+    at: Annotated[str | None, typer.Option(help="When, with its zone; in three seconds without it.")] = None,
+    data: Data = FOLDER,
+) -> None:
+    """End the voting: from then on the end is fixed, and the recount follows.
+
+    \b
+      psephos session close lunch
+      psephos session close lunch --at 2026-11-23T20:15:00Z
+    """
+    from psephos.lifecycle import Wishes
+
+    now = _now_ms()
+    close_at = now if at is None else _time("--at", at)
+    if close_at < now:
+        raise InputError(f"--at: {at} is over")
+    _give(data, session, Wishes(close_at=close_at))
+
+
+@app.command()
+def void(
+    session: Session = None,
+    reason: Annotated[str, typer.Option(help="Why, for everybody to read.")] = "",
+    data: Data = FOLDER,
+) -> None:
+    """Declare the session void, for ever: no vote is taken any more, and there is no result.
+
+    \b
+      psephos session void lunch --reason "the list of options was wrong"
+    """
+    from psephos.lifecycle import Wishes
+
+    if not reason.strip():
+        raise InputError("say why it is void: --reason TEXT; everybody will read it")
+    _give(data, session, Wishes(void=reason.strip()))
+
+
+# --- To the conductor
+
+
+def _give(data: Path, session: str | None, order: Wishes) -> None:
+    _tell(_book(data, session), order)
+
+
+def _tell(book: OrderBook, order: Wishes) -> None:
+    """Prints what the session is then. Raises LifecycleError, Untaken."""
+    from psephos.codec.control import Phase
+    from psephos.lifecycle.clock import text_of
+
+    control = book.give(order)
+    said = [f"{book.session} is {control.phase}"]
+    if control.phase is Phase.VOID:
+        said.append(f"because: {control.reason}")
+    elif control.phase is Phase.PENDING and order.paused:
+        said.append("and begins paused")
+    if control.closes_at is not None and control.phase in (Phase.PENDING, Phase.OPEN, Phase.PAUSED):
+        said.append(f"until {text_of(control.closes_at)}")
+    typer.echo(", ".join(said))
+
+
+def _planned_end(book: OrderBook, data: Path) -> int:
+    taken = book.taken()
+    if taken is None or taken.control.closes_at is None:
+        raise InputError(f"{book.session} has no end so far: say --to TIME")
+    return taken.control.closes_at
+
+
+# --- Which session
+
+
+def _book(data: Path, session: str | None) -> OrderBook:
+    """The order book of the session that is meant. Raises InputError."""
+    from psephos.lifecycle import OrderBook
+
+    folders = list(_folders(data, session))
+    books = [OrderBook(folder, name) for name, folder in folders]
+    running = [book for book in books if book.running()] or books
+    if len(running) == 1:
+        return running[0]
+    if running:
+        names = ", ".join(sorted(book.session for book in running))
+        raise InputError(f"--data: several sessions are in {data}: {names}; say which")
+    what = f"the session {session}" if session else "a session"
+    raise InputError(f"--data: {data} does not hold {what}; `psephos dev up` starts one")
+
+
+def _folders(data: Path, session: str | None) -> list[tuple[str, Path]]:
+    """Names and order folders: of a session's own folder, of `serve`'s data folder, or of all sessions below."""
+    found = [folder for folder in (data / "data" / "orders", data / "orders") if folder.is_dir()]
+    if not found:
+        found = sorted(data.glob("*/data/orders"))
+    named = [(_name(folder), folder) for folder in found]
+    return [(name, folder) for name, folder in named if session in (None, name)]
+
+
+def _name(folder: Path) -> str:
+    """The session's name as its conductor has told it; before that, of the folder that the session is in."""
+    from psephos.lifecycle import OrderBook
+
+    taken = OrderBook(folder, "").taken()
+    return folder.parent.parent.name if taken is None else taken.session
+
+
+# --- Times
+
+
+def _now_ms() -> int:
+    from psephos.lifecycle.clock import now_ms
+
+    return now_ms()
+
+
+def _time(option: str, text: str) -> int:
+    """Milliseconds since 1970. Raises InputError."""
+    try:
+        time = datetime.fromisoformat(text.upper())
+    except ValueError:
+        time = None
+    if time is None or time.tzinfo is None:
+        raise InputError(f"{option} is {text!r}; allowed: a time with its zone, such as 2026-11-23T20:15:00Z")
+    return round(time.astimezone(UTC).timestamp() * 1000)
+
+
+def _duration(option: str, text: str) -> int:
+    """Milliseconds of `90s`, `15m`, `2h`, `1d`. Raises InputError."""
+    number, unit = text[:-1], text[-1:]
+    if not (number.isascii() and number.isdigit() and int(number) > 0 and unit in _UNITS_MS):
+        raise InputError(f"{option} is {text!r}; allowed: a duration such as 90s, 15m, 2h or 1d")
+    return int(number) * _UNITS_MS[unit]

@@ -1,0 +1,5 @@
+"""What can keep the local stack from starting, as one line for a person."""
+
+
+class StackError(Exception):
+    """The local stack can't start or has broken; the message says what, where, and what to do about it."""

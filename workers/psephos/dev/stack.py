@@ -1,0 +1,301 @@
+"""A session with everything that it needs, on this machine: servers, keys, genesis, roles and a conductor.
+
+All of it lives in one folder. A stack that is started on the same folder again goes on where it was: the log and
+the ledger are on disk, keys and the session's uid are kept.
+
+| in the folder | what |
+|---|---|
+| `env` | what a role needs to know, for a shell: `source <folder>/env && psephos recount --audit` |
+| `session.yaml`, `uid` | the session as it runs, and its unique id |
+| `keys/` | made at the first start, readable by their owner only |
+| `pids.json` | process ids by name, of servers and roles |
+| `logs/` | one file a process |
+| `kafka/`, `dynamodb/`, `redis/`, `data/` | state; `data/exports` has the result, `data/orders` what people want |
+"""
+
+import json
+import os
+import shlex
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from psephos.dev.errors import StackError
+from psephos.dev.java import Progress, silent
+from psephos.dev.keys import DoorKeys, make_door_keys
+from psephos.dev.ports import LOOPBACK, free_port, require_port
+from psephos.dev.servers import Backends, Server
+from psephos.genesis import Genesis
+from psephos.lifecycle import Conductor, OrderBook, SessionKeys, make_keys, next_due, prepare, read_keys
+from psephos.observability import Health, get_logger
+from psephos.process import ProcessError
+from psephos.running import open_admin
+from psephos.serve import Auditor, Supervisor, admin_ports, layout, own_admin_port
+from psephos.serve.recounting import recount_by_child
+from psephos.session import Session
+from psephos.settings import PREFIX, Settings, load_settings
+
+UID_BYTES = 4
+SERVER_PAUSE_S = 2.0  # between a server's death and its next start: long enough to be seen
+_LOOK_S = 0.2
+_PORT_ATTEMPTS = 100
+log = get_logger()
+
+
+@dataclass(frozen=True)
+class StackOptions:
+    """How a stack is laid out. Ports that are None are free ones; `admin_port` is the first of a row."""
+
+    workers: int = 1
+    ingest_processes: int = 1
+    ingest_port: int | None = None
+    gateway_port: int | None = None
+    admin_port: int | None = None
+    log_level: str = "info"
+    token_key_file: Path | None = None
+    roll_file: Path | None = None
+
+
+class Stack:
+    """A running session, as a context manager. What keeps it from starting is one readable line."""
+
+    environment: Mapping[str, str]
+    settings: Settings
+    session_keys: SessionKeys
+    door_keys: DoorKeys
+    genesis: Genesis
+    backends: Backends
+    supervisor: Supervisor
+    conductor: Conductor
+    auditor: Auditor
+
+    def __init__(
+        self,
+        folder: Path,
+        session: Session,
+        source: bytes,
+        options: StackOptions = StackOptions(),
+        progress: Progress = silent,
+    ) -> None:
+        """`source`: the session's YAML."""
+        self.folder = folder.absolute()
+        self.session = session
+        self._source = source
+        self._options = options
+        self._progress = progress
+        self._held = ExitStack()
+        self._pids: dict[str, int] = {}
+        self._pids_lock = threading.Lock()
+
+    @property
+    def ingest_url(self) -> str:
+        """The session where votes are taken."""
+        return f"http://{LOOPBACK}:{self.settings.ingest_port}/v1/sessions/{self.session.name}"
+
+    @property
+    def gateway_url(self) -> str:
+        """The session where results are shown."""
+        return f"http://{LOOPBACK}:{self.settings.gateway_port}/v1/sessions/{self.session.name}"
+
+    @property
+    def admin_urls(self) -> dict[str, str]:
+        """Admin address by process."""
+        workers = self._options.workers
+        ports = {role.name: role.admin_ports[0] for role in layout(self.settings, workers)}
+        ports["stack"] = own_admin_port(self.settings, workers)
+        return {name: f"http://{LOOPBACK}:{port}" for name, port in ports.items()}
+
+    def start(self, stopped: Callable[[], bool] = lambda: False) -> bool:
+        """Starts servers, prepares the session, starts the roles; returns when all are ready.
+
+        False: `stopped` said so before. Raises StackError, RoleFailed, ProcessError, SettingsError,
+        GenesisMismatch, LogUnavailable, LedgerUnavailable; what had been started is stopped again.
+        """
+        with ExitStack() as held:
+            doors = self._door_ports()
+            self.backends = held.enter_context(Backends(self.folder, progress=self._progress))
+            self._write_inputs()
+            self._configure(*doors, self._admin_port())
+            held.enter_context(_Tended(self._servers(), self._note_pids))
+            self.genesis = prepare(self.settings, self.session, self.session_keys)
+            self._serve(held)
+            ready = self.supervisor.wait_ready(stopped=stopped)
+            self._health.ready()
+            self._progress("Psephos", "ready" if ready else "stopping")
+            self._held = held.pop_all()
+        return ready
+
+    def stop(self) -> None:
+        """Stops everything, the roles first; data and logs stay."""
+        self._held.close()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _door_ports(self) -> tuple[int, int]:
+        wanted = self._options
+        ingest = require_port(wanted.ingest_port, "votes") if wanted.ingest_port else free_port()
+        gateway = require_port(wanted.gateway_port, "results") if wanted.gateway_port else free_port()
+        return ingest, gateway
+
+    def _admin_port(self) -> int:
+        """After the servers have taken their ports, so that the row stays free."""
+        row, first = admin_ports(self._options.ingest_processes, self._options.workers), self._options.admin_port
+        if first is None:
+            return _free_row(row)
+        for port in range(first, first + row):
+            require_port(port, "the roles' admin ports")
+        return first
+
+    def _write_inputs(self) -> None:
+        (self.folder / "session.yaml").write_bytes(self._source)
+        uid = self.folder / "uid"
+        if not uid.exists():
+            uid.write_text(f"{self.session.name[:40]}-{os.urandom(UID_BYTES).hex()}")
+
+    def _configure(self, ingest: int, gateway: int, admin: int) -> None:
+        keys = self.folder / "keys"
+        tokens = self.session.spec.voters.tokens
+        self.door_keys = make_door_keys(keys, tokens.algorithms[0] if tokens else "HS256")
+        if self._options.token_key_file is not None:
+            key = self._options.token_key_file.absolute()
+            self.door_keys = self.door_keys._replace(token=key, token_signing=key)
+        files = {
+            "session_file": self.folder / "session.yaml",
+            **make_keys(keys),
+            "token_key_file": self.door_keys.token,
+            "batch_credential_file": self.door_keys.batch_credential,
+            "data_dir": self.folder / "data",
+            **({"roll_file": self._options.roll_file.absolute()} if self._options.roll_file else {}),
+        }
+        values = {
+            "session_uid": (self.folder / "uid").read_text(),
+            "kafka_bootstrap": self.backends.kafka_bootstrap,
+            "kafka_replication": 1,
+            "dynamodb_endpoint": self.backends.dynamodb_endpoint,
+            "redis_url": self.backends.redis_url,
+            "s3_enabled": False,  # what is played here is nobody's result in a bucket
+            "host": LOOPBACK,
+            "ingest_port": ingest,
+            "gateway_port": gateway,
+            "ingest_url": f"http://{LOOPBACK}:{ingest}",
+            "admin_port": admin,
+            "ingest_processes": self._options.ingest_processes,
+            "ingest_address_rate": 0,  # everybody comes from this machine
+            "log_level": self._options.log_level,
+        }
+        self.environment = {f"{PREFIX}{name.upper()}": str(value) for name, value in (files | values).items()}
+        self.settings = load_settings(self.environment)
+        self.session_keys = read_keys(self.settings)
+        exports = [f"export {name}={shlex.quote(value)}\n" for name, value in self.environment.items()]
+        _write(self.folder / "env", "".join(exports))
+
+    def _serve(self, held: ExitStack) -> None:
+        logs = self.folder / "logs"
+        self._progress("Psephos", "starting")
+        self._health = Health(heartbeat_limit_s=float("inf"))  # no loop of ours that could hang
+        port = own_admin_port(self.settings, self._options.workers)
+        held.callback(open_admin(self.settings, port, self._health).close)
+        self.supervisor = Supervisor(
+            layout(self.settings, self._options.workers), self.environment, logs, self._note_pids
+        )
+        held.callback(self.supervisor.stop)
+        self.supervisor.start()
+        self.conductor = Conductor(
+            self.settings,
+            recount_by_child(self.settings, self.environment, logs / "recount.log"),
+            orders=OrderBook(self.settings.orders_dir, self.session.name),
+            progress=lambda news: self._progress("closing", news),
+        )
+        held.callback(self.conductor.stop)
+        self.conductor.start()
+        self.auditor = Auditor(
+            self.settings,
+            partial(next_due, self.session.spec.recount.schedule),
+            environment=self.environment,
+            log_file=logs / "audit.log",
+            progress=lambda news: self._progress("audit", news),
+        )
+        held.callback(self.auditor.stop)
+        self.auditor.start()
+
+    def _servers(self) -> dict[str, Server]:
+        brokers = {f"kafka-{broker.node.node_id}": broker for broker in self.backends.kafka.brokers}
+        return {**brokers, "redis": self.backends.redis, "dynamodb": self.backends.dynamodb}
+
+    def _note_pids(self, pids: Mapping[str, int]) -> None:
+        """Servers and roles are looked after in threads of their own."""
+        with self._pids_lock:
+            self._pids.update(pids)
+            _write(self.folder / "pids.json", json.dumps(self._pids, indent=1) + "\n")
+
+
+class _Tended:
+    """Servers that are started again when they die, in a thread from `__enter__` to `__exit__`."""
+
+    def __init__(self, servers: Mapping[str, Server], on_change: Callable[[Mapping[str, int]], None]) -> None:
+        self._servers = servers
+        self._on_change = on_change
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._tend, name="servers", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._tell()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        self._stopping.set()
+        self._thread.join()
+
+    def _tell(self) -> None:
+        self._on_change({name: server.process.pid or 0 for name, server in self._servers.items()})
+
+    def _tend(self) -> None:
+        while not self._stopping.wait(_LOOK_S):
+            for server in self._servers.values():
+                if not server.process.running:
+                    self._start_again(server)
+
+    def _start_again(self, server: Server) -> None:
+        log.warning("server ended", name=server.name, exit_code=server.process.exit_code, again_s=SERVER_PAUSE_S)
+        if self._stopping.wait(SERVER_PAUSE_S):
+            return
+        try:
+            server.start()
+        except (StackError, ProcessError) as error:
+            log.error("server can't start", name=server.name, why=str(error))
+        self._tell()
+
+
+def _free_row(length: int) -> int:
+    """The first of so many free ports in a row."""
+    for _ in range(_PORT_ATTEMPTS):
+        first = free_port()
+        try:
+            for port in range(first + 1, first + length):
+                require_port(port, "an admin port")
+        except StackError:
+            continue
+        return first
+    raise StackError(f"no {length} free ports in a row on {LOOPBACK}")
+
+
+def _write(path: Path, text: str) -> None:
+    """Whole or not at all: others read these files while we run."""
+    temporary = path.with_name(f"{path.name}.new")
+    temporary.write_text(text)
+    temporary.rename(path)

@@ -1,0 +1,260 @@
+"""HTTP: many votes a request, from a gateway that the session trusts.
+
+Newline-delimited JSON both ways, answered while it is read, in the order of the lines. What is in memory is
+bounded: a few parts of `PART_LINES` lines each. So a client reads answers while it sends, and a line without an
+answer (this process was stopped, the connection broke) is sent again with the same idempotencyKey.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from time import monotonic
+from typing import Final
+
+import msgspec
+from aiohttp import StreamReader, web
+
+from psephos.codec.receipts import Receipt
+from psephos.ingest import metrics
+from psephos.ingest.credentials import Credentials
+from psephos.ingest.eligibility import Eligibility
+from psephos.ingest.gate import Gate, timestamp
+from psephos.ingest.intake import Intake, LineReader, Record
+from psephos.ingest.keys import UnknownKey
+from psephos.ingest.problems import Problem
+from psephos.ingest.requests import bearer, continue_if_expected, require_media
+from psephos.ingest.tracing import Trace, trace_id, trace_of
+from psephos.ingest.votelog import POLL_S, Sent, VoteLog, now_ms, too_busy
+from psephos.observability import get_logger
+
+MEDIA_TYPES: Final = ("application/x-ndjson", "application/ndjson", "application/jsonl")
+LINE_LIMIT: Final = 64 * 1024
+PART_LINES: Final = 500  # about 10 ms of work, for which single votes wait
+PARTS_UNDER_WAY: Final = 4
+QUEUE_SHARE: Final = 0.75  # of the queue: the rest is for single votes
+ROOM_TIMEOUT_S: Final = 5.0
+IDLE_TIMEOUT_S: Final = 60.0
+WRITE_TIMEOUT_S: Final = 30.0
+_LOOK_UP_S: Final = 0.5  # how often a waiting batch looks whether the process is to end
+_encode = msgspec.json.Encoder().encode
+log = get_logger()
+
+Line = tuple[int, bytes | None]
+"""Number, from 1, and content; None for a line above the limit."""
+
+
+class LineSplitter:
+    """Chunks of bytes to lines, in bounded memory. Pure. Blank lines count, but are not handed out."""
+
+    def __init__(self, limit: int = LINE_LIMIT) -> None:
+        self._limit = limit
+        self._rest = b""
+        self._overlong = False
+        self._number = 0
+
+    def feed(self, data: bytes) -> list[Line]:
+        """The lines that end in `data`."""
+        pieces = (self._rest + data).split(b"\n")
+        self._rest = pieces.pop()
+        lines = [self._line(piece) for piece in pieces]
+        if len(self._rest) > self._limit:
+            self._overlong, self._rest = True, b""
+        return [line for line in lines if line is not None]
+
+    def end(self) -> list[Line]:
+        """The last line, if there was no newline behind it."""
+        last, self._rest = self._line(self._rest), b""
+        return [] if last is None else [last]
+
+    def _line(self, piece: bytes) -> Line | None:
+        self._number += 1
+        overlong, self._overlong = self._overlong or len(piece) > self._limit, False
+        if overlong:
+            return self._number, None
+        return (self._number, piece) if piece[:1] == b"{" or piece.strip() else None
+
+
+class Part:
+    """Lines that are handed to the log together, and their answers."""
+
+    def __init__(self, intake: Intake, received_at: int) -> None:
+        self.received_at = received_at
+        self.sent: Sent | None = None
+        self._intake = intake
+        self._lines: list[tuple[int, Record | Problem]] = []
+
+    def add(self, number: int, outcome: Record | Problem) -> None:
+        self._lines.append((number, outcome))
+
+    @property
+    def records(self) -> list[Record]:
+        return [outcome for _, outcome in self._lines if isinstance(outcome, Record)]
+
+    async def answers(self) -> bytes:
+        """One line of JSON for each, once the log has acknowledged."""
+        if self.sent is not None:
+            await self.sent.done
+        outcomes = self._outcomes()
+        receipts = [outcome for outcome in outcomes if isinstance(outcome, Receipt)]
+        signed = iter(self._signed(receipts))
+        received_at = timestamp(self.received_at)
+        counted: Counter[str] = Counter()
+        answers = []
+        for (number, _), outcome in zip(self._lines, outcomes, strict=True):
+            if isinstance(outcome, Problem):
+                counted[outcome.slug] += 1
+                answers.append(_encode({"line": number, **outcome.document()}).decode())
+            else:
+                answers.append(
+                    f'{{"line":{number},"status":202,"receipt":"{next(signed)}","partition":{outcome.partition},'
+                    f'"offset":{outcome.offset},"receivedAt":"{received_at}"}}'
+                )
+        counted[metrics.ACCEPTED] += len(receipts)
+        for name, votes in counted.items():
+            metrics.count(name, votes)
+        return ("\n".join(answers) + "\n").encode()
+
+    def _signed(self, receipts: list[Receipt]) -> list[str]:
+        return self._intake.signer.sign(receipts) if receipts else []
+
+    def _outcomes(self) -> list[Receipt | Problem]:
+        """What became of each line."""
+        outcomes: list[Receipt | Problem] = []
+        index = 0
+        for _, outcome in self._lines:
+            if isinstance(outcome, Problem):
+                outcomes.append(outcome)
+                continue
+            assert self.sent is not None
+            try:
+                outcomes.append(self._intake.receipt(outcome, self.sent.offset(index)))
+            except Problem as problem:
+                outcomes.append(problem)
+            index += 1
+        return outcomes
+
+
+class BatchDoor:
+    """Takes batches. `draining`: from now on no more lines."""
+
+    def __init__(
+        self,
+        credentials: Credentials,
+        *,
+        gate: Gate,
+        intake: Intake,
+        eligibility: Eligibility,
+        reader: LineReader,
+        votelog: VoteLog,
+    ) -> None:
+        self.draining = False
+        self._credentials = credentials
+        self._eligibility = eligibility
+        self._gate = gate
+        self._intake = intake
+        self._reader = reader
+        self._votelog = votelog
+        self._part_lines = max(1, min(PART_LINES, votelog.limit // 4))
+
+    async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Raises Problem when the whole batch is refused."""
+        self._check(request)
+        response = web.StreamResponse(headers={"Content-Type": MEDIA_TYPES[0]})
+        continue_if_expected(request)
+        await response.prepare(request)
+        try:
+            await self._converse(request.content, response, trace_of(request.headers))
+        except* (ConnectionError, TimeoutError):  # the client is gone, or does not read
+            log.info("batch broken off", trace=trace_id(request.headers))
+            _abort(request)
+        except* Exception:
+            log.exception("batch failed", trace=trace_id(request.headers))
+            _abort(request)
+        return response
+
+    def _check(self, request: web.BaseRequest) -> None:
+        if not self._credentials.accepts(bearer(request.headers) or ""):
+            challenge = {"WWW-Authenticate": 'Bearer realm="psephos-batch"'}
+            raise Problem("unauthorized", "send the gateway credential as a bearer token", headers=challenge)
+        require_media(request.headers, *MEDIA_TYPES)
+        self._gate.admit(wall_ms=now_ms(), mono=monotonic())
+
+    async def _converse(self, content: StreamReader, response: web.StreamResponse, trace: Trace | None) -> None:
+        parts: asyncio.Queue[Part | None] = asyncio.Queue(PARTS_UNDER_WAY)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(_write(parts, response))
+            async for lines in self._lines(content):
+                await parts.put(await self._take(lines, trace))
+            await parts.put(None)
+
+    async def _lines(self, content: StreamReader) -> AsyncIterator[Sequence[Line]]:
+        splitter = LineSplitter()
+        idle_s, data = 0.0, b"-"
+        while data and not self.draining and idle_s < IDLE_TIMEOUT_S:
+            try:
+                async with asyncio.timeout(_LOOK_UP_S):
+                    data = await content.readany()
+            except TimeoutError:
+                idle_s += _LOOK_UP_S
+                continue
+            except web.RequestPayloadError:
+                return  # the client can't be understood any more; what it said before is answered
+            idle_s = 0.0
+            lines = splitter.feed(data) if data else splitter.end()
+            for start in range(0, len(lines), self._part_lines):
+                yield lines[start : start + self._part_lines]
+
+    async def _take(self, lines: Sequence[Line], trace: Trace | None) -> Part:
+        """Hands the lines to the log, as soon as it has room for them."""
+        refusal = await self._refusal(len(lines))
+        part = Part(self._intake, now_ms())
+        for number, line in lines:
+            outcome = refusal or self._outcome(line, part.received_at)
+            if isinstance(outcome, UnknownKey):
+                outcome = await self._outcome_with_new_keys(line, outcome, part.received_at)
+            part.add(number, outcome)
+        if records := part.records:
+            part.sent = self._votelog.send(records, part.received_at, trace)
+        return part
+
+    def _outcome(self, line: bytes | None, received_at: int) -> Record | Problem:
+        if line is None:
+            return Problem("body-too-large", f"a line has at most {LINE_LIMIT} bytes", limit=LINE_LIMIT)
+        try:
+            return self._reader.record(line, received_at)
+        except Problem as problem:
+            return problem
+
+    async def _outcome_with_new_keys(
+        self, line: bytes | None, refusal: UnknownKey, received_at: int
+    ) -> Record | Problem:
+        try:
+            return self._outcome(line, received_at) if await self._eligibility.look_again() else refusal
+        except Problem as problem:
+            return problem
+
+    async def _refusal(self, lines: int) -> Problem | None:
+        """Why none of so many lines can be taken now; waits for room in the queue first."""
+        room = max(lines, int(self._votelog.limit * QUEUE_SHARE))
+        deadline = monotonic() + ROOM_TIMEOUT_S
+        while self._votelog.in_flight + lines > room:
+            if monotonic() > deadline:
+                return too_busy()
+            await asyncio.sleep(POLL_S)
+        try:
+            self._gate.admit(wall_ms=now_ms(), mono=monotonic())
+        except Problem as problem:
+            return problem
+        return None
+
+
+async def _write(parts: "asyncio.Queue[Part | None]", response: web.StreamResponse) -> None:
+    while (part := await parts.get()) is not None:
+        answers = await part.answers()
+        async with asyncio.timeout(WRITE_TIMEOUT_S):
+            await response.write(answers)
+
+
+def _abort(request: web.BaseRequest) -> None:
+    if request.transport is not None:
+        request.transport.abort()

@@ -1,0 +1,96 @@
+"""How every client of the log is configured, and the names of a session's topics."""
+
+import functools
+import logging
+from typing import Any
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+
+from psephos.settings import Settings, SettingsError
+
+
+class LogUnavailable(Exception):
+    """No broker answered in time."""
+
+
+def votes_topic(session_uid: str) -> str:
+    """Every accepted request, in order, never deleted by time or size."""
+    return f"psephos.{session_uid}.votes"
+
+
+def tallies_topic(session_uid: str) -> str:
+    """Absolute tallies by partition, compacted."""
+    return f"psephos.{session_uid}.tallies"
+
+
+def control_topic(session_uid: str) -> str:
+    """The session's phase and times, compacted, one partition."""
+    return f"psephos.{session_uid}.control"
+
+
+def tally_group(session_uid: str) -> str:
+    """The consumer group of the tally workers."""
+    return f"psephos.{session_uid}.tally"
+
+
+_quiet = logging.getLogger("psephos.librdkafka")
+_quiet.addHandler(logging.NullHandler())
+_quiet.propagate = False  # librdkafka's own lines; what matters reaches our logs as errors of calls
+
+
+def client_config(settings: Settings) -> dict[str, Any]:
+    """librdkafka properties common to producers, consumers and admins. Raises SettingsError."""
+    return {
+        "bootstrap.servers": settings.kafka_bootstrap,
+        "socket.keepalive.enable": True,
+        "reconnect.backoff.ms": 100,
+        "reconnect.backoff.max.ms": 2_000,
+        "logger": _quiet,
+        **_properties(settings),
+    }
+
+
+def consumer_config(settings: Settings) -> dict[str, Any]:
+    """A consumer that is assigned by hand and commits nothing; it reads only committed records."""
+    return {
+        **client_config(settings),
+        "group.id": f"psephos.{settings.session_uid}.unused",  # librdkafka wants one
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        "auto.offset.reset": "error",
+        "isolation.level": "read_committed",
+        "allow.auto.create.topics": False,
+        "enable.partition.eof": True,
+    }
+
+
+def _properties(settings: Settings) -> dict[str, str]:
+    path = settings.kafka_properties_file
+    if path is None:
+        return {}
+    try:
+        lines = path.read_text().splitlines()
+    except OSError as error:
+        raise SettingsError(f"PSEPHOS_KAFKA_PROPERTIES_FILE: {path}: {error.strerror}") from None
+    pairs = [line.partition("=") for line in lines if line.strip() and not line.startswith("#")]
+    properties = dict(_property(name.strip(), value.strip()) for name, _, value in pairs)
+    if (wrong := _wrong(tuple(properties.items()))) is not None:
+        raise SettingsError(f"PSEPHOS_KAFKA_PROPERTIES_FILE: {path}: {wrong}")
+    return properties
+
+
+def _property(name: str, value: str) -> tuple[str, str]:
+    """A certificate or a key has lines of its own, which stand as `\\n` in the one that it has here."""
+    return name, value.replace("\\n", "\n") if name.endswith(".pem") else value
+
+
+@functools.lru_cache(maxsize=4)
+def _wrong(properties: tuple[tuple[str, str], ...]) -> str | None:
+    """What librdkafka has against these properties. It says so to clients only, so one without brokers is made."""
+    config: dict[str, Any] = {**dict(properties), "logger": _quiet}
+    try:
+        AdminClient(config)
+    except KafkaException as error:
+        return str(error.args[0].str())
+    return None

@@ -1,0 +1,286 @@
+"""Child processes that never outlive their parent.
+
+The local stack and ``psephos serve`` run other programs: brokers, databases, roles. Three things go wrong when
+that is done by hand, and this module exists so that they don't: a killed parent leaves servers behind that
+hold its ports; Ctrl-C on a terminal hits every process at once, so nothing stops in order; and a program that
+is not installed is reported as a traceback.
+
+NB: Linux sends the parent-death signal when the *thread* that forked ends, not the process. So all children
+are forked by one thread that lives as long as the process does.
+NB: on systems other than Linux there is no parent-death signal; there a parent killed with SIGKILL leaves its
+children running.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+#: Seconds between SIGTERM and SIGKILL. Long enough for a Kafka broker to write its clean-shutdown marker.
+DEFAULT_GRACE = 10.0
+
+#: Seconds between two looks at a process. Short beside every start and stop that people wait for.
+POLL_INTERVAL = 0.05
+
+#: How much of the end of a log file is read to explain why a process stopped, in bytes.
+_TAIL_BYTES = 16_384
+
+#: Ends at once if the parent died before the death signal was armed; then becomes the wanted program.
+_ARMED = '[ "$PPID" = "$0" ] || exit 1; exec "$@"'
+
+
+class ProcessError(Exception):
+    """A child process could not be started. The message is one line for a person."""
+
+
+class CommandMissingError(ProcessError):
+    """The program to run is not installed, or not on the PATH."""
+
+
+@dataclass
+class ChildProcess:
+    """One program under our care, its output appended to a log file (None: to our standard error).
+
+    It may be started again after it has ended. ``env`` is added to the parent's environment.
+    """
+
+    name: str
+    command: Sequence[str]
+    log: Path | None
+    env: Mapping[str, str] = field(default_factory=dict)
+    cwd: Path | None = None
+    grace: float = DEFAULT_GRACE
+    _popen: subprocess.Popen[bytes] | None = field(default=None, init=False, repr=False)
+    _log_start: int = field(default=0, init=False, repr=False)
+
+    def start(self) -> None:
+        """Start the program; returns as soon as it runs, ready or not.
+
+        Raises:
+            CommandMissingError: the program is not on the PATH.
+            ProcessError: it is already running, or can't be started.
+        """
+        if self.running:
+            raise ProcessError(f"{self.name} is already running (process {self.pid})")
+        environment = {**os.environ, **self.env}
+        program = shutil.which(self.command[0], path=environment.get("PATH", ""))
+        if program is None:
+            raise CommandMissingError(
+                f"{self.name} can't start: `{self.command[0]}` is not installed or not on the PATH"
+            )
+        with self._output() as output:
+            try:
+                self._popen = _spawner.popen(
+                    _bound_to_this_process([program, *self.command[1:]]),
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    env=environment,
+                    cwd=self.cwd,
+                    process_group=0,  # a terminal's Ctrl-C reaches the parent alone, which then stops us in order
+                )
+            except OSError as error:
+                raise ProcessError(f"{self.name} can't start: {error}") from error
+
+    @property
+    def pid(self) -> int | None:
+        """The process id of the last start, or None before the first one."""
+        return self._popen.pid if self._popen else None
+
+    @property
+    def running(self) -> bool:
+        """Whether the process has been started and has not ended (a paused one is running)."""
+        return self._popen is not None and self._popen.poll() is None
+
+    @property
+    def exit_code(self) -> int | None:
+        """Exit code of the last start, negative for a signal; None while it runs or before the first start."""
+        return self._popen.poll() if self._popen else None
+
+    def wait(self, timeout: float | None = None) -> int | None:
+        """Wait until the process has ended; its exit code, or None when ``timeout`` seconds were not enough."""
+        if self._popen is None:
+            return None
+        with suppress(subprocess.TimeoutExpired):
+            return self._popen.wait(timeout)
+        return None
+
+    def terminate(self) -> None:
+        """Ask the process to end (SIGTERM) and return at once. Nothing happens when it does not run."""
+        if self.running:
+            self._signal(signal.SIGTERM)
+            self._signal_group(signal.SIGCONT)  # a paused process would take the SIGTERM only when resumed
+
+    def stop(self, grace: float | None = None) -> int | None:
+        """SIGTERM, then SIGKILL after ``grace`` seconds; returns the exit code, None if it never ran."""
+        self.terminate()
+        if self.wait(self.grace if grace is None else grace) is None:
+            self.kill()
+        return self.exit_code
+
+    def kill(self) -> None:
+        """SIGKILL to the process and whatever shares its process group; returns when it is gone."""
+        if self.running:
+            self._signal_group(signal.SIGKILL)
+            self.wait()
+
+    def pause(self) -> None:
+        """SIGSTOP: the process keeps its ports and memory but does nothing until ``resume``."""
+        self._signal_group(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """SIGCONT, after ``pause``."""
+        self._signal_group(signal.SIGCONT)
+
+    def last_words(self) -> str:
+        """The line that best explains why the last start ended: its last error line, else its last line."""
+        if self.log is None:
+            return ""
+        with suppress(OSError), self.log.open("rb") as log:
+            size = log.seek(0, os.SEEK_END)
+            log.seek(max(self._log_start, size - _TAIL_BYTES))
+            lines = [line.strip() for line in log.read().decode(errors="replace").splitlines() if line.strip()]
+            errors = [
+                line for line in lines if any(sign in line for sign in ("ERROR", "FATAL", "rror:", "Exception"))
+            ]
+            return (errors or lines or [""])[-1]
+        return ""
+
+    @contextmanager
+    def _output(self) -> Iterator[int | IO[bytes]]:
+        if self.log is None:
+            yield sys.stderr.fileno()
+            return
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with self.log.open("ab") as output:
+            self._log_start = output.tell()
+            yield output
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._popen is not None:
+            self._popen.send_signal(number)
+
+    def _signal_group(self, number: signal.Signals) -> None:
+        if self._popen is not None and self.running:
+            with suppress(ProcessLookupError):
+                os.killpg(self._popen.pid, number)
+
+
+def stop_in_order(children: Sequence[ChildProcess]) -> None:
+    """Stop one after the other, in the given order; each has its own grace."""
+    for child in children:
+        child.stop()
+
+
+def stop_together(children: Sequence[ChildProcess]) -> None:
+    """Ask all to end at once, then wait for each: as slow as the slowest one."""
+    for child in children:
+        child.terminate()
+    for child in children:
+        child.stop()
+
+
+@dataclass
+class StopRequest:
+    """Whether somebody asked this process to stop. Its truth value is the answer."""
+
+    signal_number: int | None = None
+
+    def __bool__(self) -> bool:
+        return self.signal_number is not None
+
+
+@contextmanager
+def stop_requests(
+    signals: Sequence[signal.Signals] = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP),
+) -> Iterator[StopRequest]:
+    """Turn Ctrl-C, SIGTERM and a closed terminal into a flag for the time of the block.
+
+    NB: a flag and not ``threading.Event``: setting an event in a handler deadlocks when the signal arrives
+    while the same thread is inside ``Event.wait``. Main thread only, as Python demands of signal handlers.
+    """
+    request = StopRequest()
+
+    def note(number: int, _frame: object) -> None:
+        request.signal_number = number
+
+    before = {number: signal.signal(number, note) for number in signals}
+    try:
+        yield request
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def first_to_end(
+    children: Sequence[ChildProcess], stop: StopRequest, *, until: Callable[[], bool] = lambda: False
+) -> ChildProcess | None:
+    """Wait until a child ends by itself (returned), or until a stop is requested or ``until()`` is true (None)."""
+    while not stop and not until():
+        for child in children:
+            if not child.running:
+                return child
+        time.sleep(POLL_INTERVAL)
+    return None
+
+
+def _bound_to_this_process(command: Sequence[str]) -> list[str]:
+    """The command, run so that the kernel kills it when this process ends. The process id stays the same."""
+    if not sys.platform.startswith("linux"):
+        return list(command)
+    setpriv = shutil.which("setpriv")
+    if setpriv is None:
+        raise CommandMissingError("`setpriv` is not on the PATH: install the package util-linux")
+    return [setpriv, "--pdeathsig", "KILL", "--", "/bin/sh", "-c", _ARMED, str(os.getpid()), *command]
+
+
+class _Spawner:
+    """The one thread that forks: see the module's docstring."""
+
+    def __init__(self) -> None:
+        self._orders: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="spawner", daemon=True)
+        self._lock = threading.Lock()
+
+    def popen(self, command: list[str], **options: object) -> subprocess.Popen[bytes]:
+        answer: Future[subprocess.Popen[bytes]] = Future()
+
+        def order() -> None:
+            try:
+                answer.set_result(subprocess.Popen(command, **options))  # type: ignore[call-overload]
+            except BaseException as error:
+                answer.set_exception(error)
+
+        with self._lock:
+            if self._thread.ident is None:
+                self._thread.start()
+        self._orders.put(order)
+        return answer.result()
+
+    def _work(self) -> None:
+        while True:
+            self._orders.get()()
+
+
+_spawner = _Spawner()
+
+
+def _renew_spawner() -> None:
+    """A forked copy of this process has no threads but its own: it gets a spawner of its own."""
+    global _spawner
+    _spawner = _Spawner()
+
+
+os.register_at_fork(after_in_child=_renew_spawner)

@@ -1,0 +1,138 @@
+"""Compare-and-set on (epoch, version): two writers do no harm, and a version never goes backwards.
+
+One Redis, or a Redis Cluster. In a cluster all keys of a session and its channel are in one slot, and frames are
+published to the nodes of that slot only (sharded, Redis 7): else every node would carry every session's frames.
+"""
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Final, TypeAlias
+
+from redis.asyncio import Redis, RedisCluster
+from redis.asyncio.client import PubSub
+from redis.asyncio.cluster import ClusterPubSub
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisClusterException, RedisError
+
+from psephos.settings import Settings
+
+_HEARTBEAT_S = 5  # a projector beats every second; gateways mark results stale without a beat
+_MESSAGES: Final = ("message", "smessage")
+_TIMEOUT_S = 2.0  # a Redis that hangs is away
+# An equal version of one epoch is not written again: its content is the same but for its time.
+_WRITE = """
+local old = redis.call('HMGET', KEYS[1], 'epoch', 'version')
+if old[1] == ARGV[1] and tonumber(old[2]) >= tonumber(ARGV[2]) then return 0 end
+redis.call('HSET', KEYS[1], 'epoch', ARGV[1], 'version', ARGV[2], 'body', ARGV[3])
+redis.call('%s', KEYS[2], ARGV[3])
+return 1
+"""
+Client: TypeAlias = "Redis | RedisCluster"
+AWAY: Final = (RedisError, RedisClusterException, OSError, TimeoutError)
+"""What calls raise when Redis is away, or part of a cluster. NB: the second is none of the first."""
+
+
+def frame_name(session_uid: str) -> str:
+    """Key of the hash {epoch, version, body}; the braces keep a session's keys in one cluster slot."""
+    return f"psephos:{{{session_uid}}}:frame"
+
+
+def channel_name(session_uid: str) -> str:
+    """Channel on which each newer frame's body is published."""
+    return f"psephos:{{{session_uid}}}:frames"
+
+
+def heartbeat_name(session_uid: str) -> str:
+    """Key that a living projector keeps from expiring."""
+    return f"psephos:{{{session_uid}}}:projector"
+
+
+def redis_client(settings: Settings, timeout_s: float = _TIMEOUT_S) -> Client:
+    """A client that fails soon and does not retry: its users know when to try again, and what to say till then."""
+    common: dict[str, Any] = {"socket_timeout": timeout_s, "socket_connect_timeout": timeout_s, **tls(settings)}
+    if settings.redis_cluster:  # one retry: of a slot that has moved, or a node that has gone
+        return RedisCluster.from_url(settings.redis_url, retry=Retry(NoBackoff(), 1), **common)
+    return Redis.from_url(settings.redis_url, retry=Retry(NoBackoff(), 0), **common)
+
+
+def tls(settings: Settings) -> dict[str, str]:
+    """The client's arguments for a private CA."""
+    ca = settings.redis_ca_file
+    return {"ssl_ca_certs": str(ca)} if ca is not None and settings.redis_url.startswith("rediss://") else {}
+
+
+class Projection:
+    """One session's frame in Redis. Methods raise what is in AWAY when Redis is."""
+
+    def __init__(self, redis: Client, session_uid: str) -> None:
+        self._redis: Any = redis  # the two clients have the same commands, but no type in common
+        self._uid = session_uid
+        sharded = isinstance(redis, RedisCluster)
+        self._write = self._redis.register_script(_WRITE % ("SPUBLISH" if sharded else "PUBLISH"))
+
+    async def write(self, epoch: str, version: int, body: bytes) -> bool:
+        """Writes and publishes the frame if it is newer than the one there; answers whether it was."""
+        return bool(
+            await self._write(keys=[frame_name(self._uid), channel_name(self._uid)], args=[epoch, version, body])
+        )
+
+    async def read(self) -> bytes | None:
+        """The newest frame's body, None if there is none."""
+        body = await self._redis.hget(frame_name(self._uid), "body")
+        return body.encode() if isinstance(body, str) else body
+
+    async def beat(self, lag_ms: int) -> None:
+        """A projector is alive, and the oldest record that it has not yet seen counted waits for so long."""
+        await self._redis.set(heartbeat_name(self._uid), lag_ms, ex=_HEARTBEAT_S)
+
+    async def lag_ms(self) -> int | None:
+        """What a projector's beat of the last seconds said, None without one."""
+        beat = await self._redis.get(heartbeat_name(self._uid))
+        return None if beat is None else int(beat)
+
+    @asynccontextmanager
+    async def subscription(self) -> AsyncIterator["Subscription"]:
+        """The session's channel, for as long as the block lasts."""
+        if isinstance(self._redis, RedisCluster):
+            await self._redis.initialize()
+        pubsub = self._redis.pubsub(ignore_subscribe_messages=True)
+        try:
+            subscription = Subscription(pubsub)
+            await subscription.begin(channel_name(self._uid))
+            yield subscription
+        finally:
+            await pubsub.aclose()
+
+    async def delete(self) -> None:
+        """Forgets this session."""
+        await self._redis.delete(frame_name(self._uid), heartbeat_name(self._uid))
+
+
+class Subscription:
+    """Frames as they are published. Redis drops slow subscribers silently: `read` is what is right."""
+
+    def __init__(self, pubsub: PubSub) -> None:
+        self._pubsub = pubsub
+
+    async def begin(self, channel: str) -> None:
+        if isinstance(self._pubsub, ClusterPubSub):
+            await self._pubsub.ssubscribe(channel)
+        else:
+            await self._pubsub.subscribe(channel)
+
+    async def bodies(self, seconds: float) -> AsyncIterator[bytes]:
+        """Bodies of frames that come within so many seconds."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            message = await self._next(left)
+            if message is not None and message["type"] in _MESSAGES:
+                yield message["data"]
+
+    async def _next(self, seconds: float) -> dict[str, Any] | None:
+        ask: Any = self._pubsub.get_message
+        if isinstance(self._pubsub, ClusterPubSub):
+            ask = self._pubsub.get_sharded_message
+        message: dict[str, Any] | None = await ask(timeout=seconds)
+        return message

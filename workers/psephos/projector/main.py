@@ -1,0 +1,26 @@
+"""`psephos projector`: one a session."""
+
+import asyncio
+
+from psephos.observability import Health
+from psephos.projection import Projection, redis_client
+from psephos.projector.projector import Projector
+from psephos.running import run_role
+from psephos.settings import Settings
+from psephos.startup import Context
+
+
+def run(settings: Settings) -> None:
+    """Blocks until SIGTERM or SIGINT.
+
+    Raises SettingsError, GenesisMismatch, LogUnavailable, LedgerUnavailable at its start.
+    """
+    run_role("projector", settings, _serve)
+
+
+async def _serve(context: Context, health: Health, stop: asyncio.Event) -> None:
+    redis = redis_client(context.settings)
+    try:
+        await Projector(context, Projection(redis, context.settings.session_uid), health).run(stop)
+    finally:
+        await redis.aclose()

@@ -1,0 +1,15 @@
+"""What an SRE sees of the projector."""
+
+from prometheus_client import Counter, Gauge, Histogram
+
+FRAMES = Counter("psephos_projector_frames", "Frames written to Redis that were newer than the one there.")
+LAG = Gauge("psephos_projector_lag_seconds", "How long the oldest record not yet counted has been waiting.")
+VERSION = Gauge("psephos_projector_version", "Version of the newest frame.")
+AGE = Histogram(
+    "psephos_projector_vote_age_seconds",
+    "Age of the newest vote of a tally record when it arrives here, by the ingest's clock.",
+    buckets=(0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 2, 5, 10, 30, 60),
+)
+TALLIES = Counter("psephos_projector_tallies", "Tally records read, by what became of them.", ["outcome"])
+REDIS_ERRORS = Counter("psephos_projector_redis_errors", "Calls of Redis that failed.")
+LEDGER_READS = Counter("psephos_projector_ledger_reads", "Heads read from the ledger.")

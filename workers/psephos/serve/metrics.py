@@ -1,0 +1,7 @@
+"""What an SRE sees of the process above the roles."""
+
+from prometheus_client import Counter, Gauge
+
+AUDITS = Counter("psephos_audits_total", "Audits of the open session, by what came out.", ["outcome"])
+AUDIT_DIFFERS = Gauge("psephos_audit_differs", "1 while log and ledger differ by the last audit.")
+AUDITED_AT = Gauge("psephos_audit_timestamp_seconds", "When the last audit that was done ended, Unix time.")

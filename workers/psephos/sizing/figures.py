@@ -1,0 +1,32 @@
+"""What was measured, in one place. Who measures anew writes the new figure here, and which benchmark it is from.
+
+Sizes are made from these by dividing through `LOAD`: at its peak a session keeps a pod half busy, so that a pod
+may die, and a guess may be wrong by as much.
+"""
+
+from typing import Final, NamedTuple
+
+
+class Figure(NamedTuple):
+    """origin: a benchmark of docs/benchmarks, or the place that fixes it."""
+
+    value: float
+    unit: str
+    origin: str
+
+
+LOAD: Final = 0.5
+
+INGEST_MICROS: Final = Figure(70, "µs of CPU a vote, one vote a request", "benchmark ingest")
+BATCH_MICROS: Final = Figure(18, "µs of CPU a vote, in batches", "benchmark batch")
+TALLY_MICROS: Final = Figure(6.5, "µs of CPU a vote, ledger and transaction included", "benchmark tally")
+LEDGER_BYTES: Final = Figure(32, "bytes of the ledger a vote", "benchmark ledger")
+RECORD_BYTES: Final = Figure(70, "bytes of the log a vote, each replica", "codec.votes, Kafka's record format")
+STORE_BYTES: Final = Figure(100, "bytes of a tally worker's store a voter", "benchmark ledger")
+RECOUNT_VOTES: Final = Figure(150_000, "votes a second of a recount's core", "benchmark ledger")
+FRAME_BYTES: Final = Figure(300, "bytes of a result frame with ten options", "codec.frames")
+DELIVERY_MICROS: Final = Figure(27, "µs of CPU a frame that a viewer gets", "architecture, section 6")
+VIEWER_KB: Final = Figure(18, "KB of memory a viewer", "architecture, section 7")
+LINGER_MS: Final = Figure(10, "ms for which ingest gathers votes of a partition", "ingest.votelog")
+
+ALL: Final = {name.lower(): value for name, value in dict(globals()).items() if isinstance(value, Figure)}
