@@ -242,7 +242,9 @@ def tampered(stack: Command) -> Iterator[None]:
     )
     base, payload = next(ledger.blocks(0))
     block = decode_block(payload)
-    block.accepted[0] = block.accepted[0]._replace(ballot=b"\x00\x02" * (block.accepted[0].ballot != b"\x00\x02"))
+    first, *others = block.accepted
+    changed = first._replace(ballot=b"\x00\x02" * (first.ballot != b"\x00\x02"))
+    block = block._replace(accepted=[changed, *others])
     key: Any = {"pk": {"S": f"{stack.settings.session_uid}#0"}, "sk": {"N": str(base)}}
     client.put_item(TableName=table, Item={**key, "b": {"B": encode_block(block)}})
     yield

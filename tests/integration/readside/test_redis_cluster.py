@@ -92,6 +92,7 @@ async def test_frames_are_published_to_the_slots_own_node_and_follow_it_when_it_
             await asyncio.sleep(0.1)
             if body in got:
                 return
+            assert not listening.done(), listening.exception()
         raise AssertionError(f"{body!r} was not heard; {got}")
 
     listening = asyncio.create_task(listen())

@@ -9,9 +9,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Final, TypeAlias
 
-from redis.asyncio import Redis, RedisCluster
+from redis.asyncio import ConnectionPool, Redis, RedisCluster
 from redis.asyncio.client import PubSub
-from redis.asyncio.cluster import ClusterPubSub
+from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisClusterException, RedisError
@@ -95,15 +95,12 @@ class Projection:
     @asynccontextmanager
     async def subscription(self) -> AsyncIterator["Subscription"]:
         """The session's channel, for as long as the block lasts."""
-        if isinstance(self._redis, RedisCluster):
-            await self._redis.initialize()
-        pubsub = self._redis.pubsub(ignore_subscribe_messages=True)
+        subscription = Subscription(self._redis, channel_name(self._uid))
         try:
-            subscription = Subscription(pubsub)
-            await subscription.begin(channel_name(self._uid))
+            await subscription.renew()
             yield subscription
         finally:
-            await pubsub.aclose()
+            await subscription.end()
 
     async def delete(self) -> None:
         """Forgets this session."""
@@ -111,28 +108,60 @@ class Projection:
 
 
 class Subscription:
-    """Frames as they are published. Redis drops slow subscribers silently: `read` is what is right."""
+    """Frames as they are published. Redis drops slow subscribers silently: `read` is what is right.
 
-    def __init__(self, pubsub: PubSub) -> None:
-        self._pubsub = pubsub
+    In a cluster it is a connection to the node that has the channel's slot, made anew when the slot has moved:
+    the client learns that from the answers to its reads.
+    """
 
-    async def begin(self, channel: str) -> None:
-        if isinstance(self._pubsub, ClusterPubSub):
-            await self._pubsub.ssubscribe(channel)
+    def __init__(self, redis: Client, channel: str) -> None:
+        self._redis = redis
+        self._channel = channel
+        self._own: Redis | None = None  # the client of one node of a cluster
+        self._node: str | None = None
+        self._pubsub: PubSub | None = None
+
+    async def renew(self) -> None:
+        """Subscribes, where the channel is now."""
+        await self.end()
+        if isinstance(self._redis, RedisCluster):
+            await self._redis.initialize()
+            node = self._owner(self._redis)
+            pool = ConnectionPool(
+                connection_class=node.connection_class,
+                **{**node.connection_kwargs, "host": node.host, "port": node.port},
+            )
+            self._node, self._own = node.name, Redis.from_pool(pool)
+            self._pubsub = self._own.pubsub(ignore_subscribe_messages=True)
+            await self._pubsub.ssubscribe(self._channel)
         else:
-            await self._pubsub.subscribe(channel)
+            self._pubsub = self._redis.pubsub(ignore_subscribe_messages=True)
+            await self._pubsub.subscribe(self._channel)
+
+    async def end(self) -> None:
+        """Gives up its connection."""
+        pubsub: Any = self._pubsub  # its aclose has no types
+        own, self._pubsub, self._own = self._own, None, None
+        try:
+            if pubsub is not None:
+                await pubsub.aclose()
+        finally:
+            if own is not None:
+                await own.aclose()
 
     async def bodies(self, seconds: float) -> AsyncIterator[bytes]:
         """Bodies of frames that come within so many seconds."""
+        if isinstance(self._redis, RedisCluster) and self._owner(self._redis).name != self._node:
+            await self.renew()
+        assert self._pubsub is not None
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
-            message = await self._next(left)
+            message = await self._pubsub.get_message(timeout=left)
             if message is not None and message["type"] in _MESSAGES:
                 yield message["data"]
 
-    async def _next(self, seconds: float) -> dict[str, Any] | None:
-        ask: Any = self._pubsub.get_message
-        if isinstance(self._pubsub, ClusterPubSub):
-            ask = self._pubsub.get_sharded_message
-        message: dict[str, Any] | None = await ask(timeout=seconds)
-        return message
+    def _owner(self, cluster: RedisCluster) -> ClusterNode:
+        node: ClusterNode | None = cluster.get_node_from_key(self._channel)
+        if node is None:
+            raise RedisClusterException(f"no node of the cluster has the slot of {self._channel}")
+        return node
