@@ -1,13 +1,17 @@
 """Settings for every test, and the options of the suites that prove more the longer they run."""
 
+import re
 import secrets
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import settings
 from tests.faults import report
+
+LAST_LINES = 80  # of the log of a role
 
 # Shared machines have slow moments: a property is judged by its answer, not by the clock.
 settings.register_profile("psephos", deadline=None)
@@ -35,6 +39,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         long = [item for item in items if item.get_closest_marker("long")]
         config.hook.pytest_deselected(items=long)
         items[:] = [item for item in items if item not in long]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """What a role said last that did not start, beside the line that names its log."""
+    told = yield
+    for path in re.findall(r"\(log: (\S+\.log)\)", told.longreprtext if told.failed else ""):
+        if Path(path).is_file():
+            lines = Path(path).read_text(errors="replace").splitlines()
+            told.sections.append((f"the end of {path}", "\n".join(lines[-LAST_LINES:])))
+    return told
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

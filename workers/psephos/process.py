@@ -13,6 +13,7 @@ children running.
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import queue
 import shutil
@@ -36,6 +37,9 @@ POLL_INTERVAL = 0.05
 
 #: How much of the end of a log file is read to explain why a process stopped, in bytes.
 _TAIL_BYTES = 16_384
+
+#: Asks a role for the stacks of its threads.
+STACKS = signal.SIGUSR1
 
 #: Ends at once if the parent died before the death signal was armed; then becomes the wanted program.
 _ARMED = '[ "$PPID" = "$0" ] || exit 1; exec "$@"'
@@ -144,6 +148,14 @@ class ChildProcess:
         """SIGCONT, after ``pause``."""
         self._signal_group(signal.SIGCONT)
 
+    def ask_for_stacks(self) -> None:
+        """A role writes where each of its threads is, even when it hangs (`write_stacks_when_asked`).
+
+        NB: a program that does not know this signal is ended by it.
+        """
+        if self.running:
+            self._signal(STACKS)
+
     def last_words(self) -> str:
         """The line that best explains why the last start ended: its last error line, else its last line."""
         if self.log is None:
@@ -190,6 +202,12 @@ def stop_together(children: Sequence[ChildProcess]) -> None:
         child.terminate()
     for child in children:
         child.stop()
+
+
+def write_stacks_when_asked() -> None:
+    """From now on STACKS makes this process write the stacks of all its threads to its standard error."""
+    with suppress(OSError, ValueError):  # standard error is not a file, as in a test
+        faulthandler.register(STACKS, all_threads=True)
 
 
 @dataclass

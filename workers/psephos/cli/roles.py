@@ -114,8 +114,10 @@ def _variables(fields: Mapping[str, Any], prefix: str) -> str:
 
 def _command(role: str) -> Callable[[], None]:
     def command() -> None:
+        from psephos.process import write_stacks_when_asked
         from psephos.settings import load_settings
 
+        write_stacks_when_asked()
         settings = load_settings()
         import_module(f"psephos.{role}.main").run(settings)
 
@@ -205,12 +207,15 @@ def serve(
     \b
       psephos serve --workers 2
 
-    A role that dies is started again. Their admin ports follow each other from PSEPHOS_ADMIN_PORT on: ingest,
-    gateway, projector, tally workers, and last its own. SIGTERM drains them in order, whoever takes votes first.
+    A role that dies or hangs is started again. Their admin ports follow each other from PSEPHOS_ADMIN_PORT on:
+    ingest, gateway, projector, tally workers, and last its own. SIGTERM drains them in order, whoever takes votes
+    first.
     """
+    from psephos.process import write_stacks_when_asked
     from psephos.serve.main import run
     from psephos.settings import load_settings
 
+    write_stacks_when_asked()
     run(load_settings(), workers=workers, conduct=conduct)
 
 
@@ -223,5 +228,8 @@ def operator() -> None:
 
     Runs until SIGTERM. Of several replicas one acts, by a Lease; the others stand by.
     """
+    from psephos.process import write_stacks_when_asked
+
+    write_stacks_when_asked()
     settings = import_module("psephos_operator.settings").load_operator_settings()
     import_module("psephos_operator.main").run(settings)

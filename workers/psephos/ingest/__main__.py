@@ -9,10 +9,12 @@ from psephos.genesis import GenesisMismatch
 from psephos.ingest.main import run, serve
 from psephos.ledger import LedgerUnavailable
 from psephos.log import LogUnavailable
+from psephos.process import write_stacks_when_asked
 from psephos.settings import SettingsError, load_settings
 
 
 def _main(arguments: list[str]) -> int:
+    write_stacks_when_asked()
     try:
         settings = load_settings()
         if arguments[:1] == ["--index"]:

@@ -1,4 +1,4 @@
-"""Keeps a session's role processes running: starts them, starts again what dies, stops them in order."""
+"""Keeps a session's role processes running: starts them, starts again what dies or hangs, stops them in order."""
 
 import http.client
 import sys
@@ -19,7 +19,11 @@ DEATHS_AT_START = 5  # of a role that was never ready: then it is given up
 STEADY_S = 20.0  # who ran so long starts again at once
 DRAIN_S = 15.0
 READY_TIMEOUT_S = 180.0  # of all roles, on a machine that has other things to do
+HANG_S = 60.0  # who is silent for so long, or says itself that its loop stands still, is killed and started again
+_SLOW_START = 2  # before its first answer it has so many times as long
+_LOOKS = 6  # at each role's /livez, in that time
 _PROBE_TIMEOUT_S = 2.0
+_STACKS_S = 0.5  # for a role that hangs to write where
 log = get_logger()
 
 
@@ -29,12 +33,17 @@ class RoleFailed(Exception):
 
 @dataclass
 class _Kept:
-    """A process under care. `ready_once`: it has worked with these settings before."""
+    """A process under care. `ready_once`: it has worked with these settings before.
+
+    `alive_at`: when it last answered that it lives, None since its start; `looked_at`: when it was last asked.
+    """
 
     role: RoleProcess
     child: ChildProcess
     ready_once: bool = False
     started_at: float = 0.0
+    alive_at: float | None = None
+    looked_at: float = 0.0
     deaths: int = 0
     pause_s: float = FIRST_PAUSE_S
     due_at: float | None = None
@@ -49,12 +58,15 @@ class Supervisor:
         environment: Mapping[str, str],
         logs: Path | None,
         on_change: Callable[[Mapping[str, int]], None] = lambda _pids: None,
+        hang_s: float = HANG_S,
     ) -> None:
         """`environment` is added to each child's. `logs`: a folder for a log file each; None: our standard
-        error. `on_change` hears the process ids by name at every start, in the supervisor's thread."""
+        error. `on_change` hears the process ids by name at every start, in the supervisor's thread. A role that
+        does not answer its liveness probe for `hang_s` is killed and started again."""
         self._kept = [_Kept(role, _child(role, environment, logs)) for role in roles]
         self._logs = logs
         self._on_change = on_change
+        self._hang_s = hang_s
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._tend, name="supervisor", daemon=True)
         self._failure: str | None = None
@@ -91,6 +103,7 @@ class Supervisor:
                     kept.ready_once = True
                     waiting.remove(kept)
                 elif time.monotonic() > deadline:
+                    kept.child.ask_for_stacks()
                     raise RoleFailed(self._late(kept, timeout_s, why))
             time.sleep(POLL_INTERVAL)
         return True
@@ -113,6 +126,25 @@ class Supervisor:
             for kept in self._kept:
                 if not kept.child.running:
                     self._restart(kept)
+                elif time.monotonic() - kept.looked_at > self._hang_s / _LOOKS:
+                    self._look_at(kept)
+
+    def _look_at(self, kept: _Kept) -> None:
+        """Kills a role that has hung for too long: that it has ended is seen next, as of any other."""
+        kept.looked_at = time.monotonic()
+        why = _probe_all(kept.role.admin_ports, "/livez")
+        if why is None:
+            kept.alive_at = kept.looked_at
+            return
+        if kept.alive_at is None:
+            silent_s, limit_s = kept.looked_at - kept.started_at, _SLOW_START * self._hang_s
+        else:
+            silent_s, limit_s = kept.looked_at - kept.alive_at, self._hang_s
+        if silent_s > limit_s:
+            log.error("role hangs and is killed", name=kept.role.name, why=why, silent_s=round(silent_s, 1))
+            kept.child.ask_for_stacks()
+            self._stopping.wait(_STACKS_S)
+            kept.child.kill()
 
     def _restart(self, kept: _Kept) -> None:
         now = time.monotonic()
@@ -135,8 +167,8 @@ class Supervisor:
 
     def _start(self, kept: _Kept) -> None:
         kept.child.start()
-        kept.started_at = time.monotonic()
-        kept.due_at = None
+        kept.started_at = kept.looked_at = time.monotonic()
+        kept.alive_at = kept.due_at = None
 
 
 def _child(role: RoleProcess, environment: Mapping[str, str], logs: Path | None) -> ChildProcess:
@@ -152,13 +184,18 @@ def _last_words(child: ChildProcess) -> str:
 
 def _not_ready(ports: Iterable[int]) -> str | None:
     """Why a role is not ready, None if it is."""
-    return next((why for port in ports if (why := _probe(port)) is not None), None)
+    return _probe_all(ports, "/readyz")
 
 
-def _probe(port: int) -> str | None:
+def _probe_all(ports: Iterable[int], path: str) -> str | None:
+    """What the first one says that does not answer well, None if all do."""
+    return next((why for port in ports if (why := _probe(port, path)) is not None), None)
+
+
+def _probe(port: int, path: str) -> str | None:
     connection = http.client.HTTPConnection(LOOPBACK, port, timeout=_PROBE_TIMEOUT_S)
     try:
-        connection.request("GET", "/readyz")
+        connection.request("GET", path)
         answer = connection.getresponse()
         body = answer.read(4096).decode(errors="replace").strip()
         return None if answer.status == http.HTTPStatus.OK else body
