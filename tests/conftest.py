@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from hypothesis import settings
+from tests import scheduling
 from tests.faults import report
 
 LAST_LINES = 80  # of the log of a role
@@ -35,10 +36,17 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """What takes minutes is run by `make faults`, `make elections` and `make long` only."""
+    items.sort(key=lambda item: scheduling.rank(item.nodeid))
     if not (config.getoption("--all-faults") or config.getoption("--all-elections")):
         long = [item for item in items if item.get_closest_marker("long")]
         config.hook.pytest_deselected(items=long)
         items[:] = [item for item in items if item not in long]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> scheduling.ByServers | None:
+    """Only where tests are handed out by file: `make faults` spreads its own differently."""
+    return scheduling.make(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 @pytest.hookimpl(wrapper=True)
