@@ -4,7 +4,7 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 TOGETHER = ("tests/apiserver/", "tests/faults/")
-"""Folders with servers of their own (an API server, three brokers). Each is run by one process: they start once."""
+"""Folders with servers of their own (an API server, three brokers): one process runs each, so they start once."""
 FIRST = (*TOGETHER, "tests/integration/elections/", "tests/integration/", "tests/model/", "tests/")
 """What takes longest is not begun last."""
 
