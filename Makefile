@@ -30,6 +30,10 @@ demo: stack ## a real election on your machine, from the first vote to the recou
 test: setup ## all tests, on real servers
 	$(RUN) pytest -n 3 --dist loadfile --durations 20
 
+.PHONY: test-again
+test-again: setup ## only what failed last time, one after the other
+	$(RUN) pytest --last-failed --last-failed-no-failures none
+
 .PHONY: cluster
 cluster: ## a Kubernetes cluster of two nodes on this machine, without Docker too
 	@e2e/cluster/up

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from e2e.burlington import BALLOTS, NAME, apply_example, ballots
 from e2e.deploy import HTTP_PORT, PROMETHEUS_PORT, deploy, say
-from e2e.kube import ROOT, Failed, environment, get, kubectl
+from e2e.kube import ROOT, Failed, environment, get, kubectl, told
 from e2e.outside import Traffic, wait_published
 from e2e.sessions import Session, in_seconds, place
 
@@ -100,4 +100,5 @@ def decide(burlington: Session) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with told():
+        main()

@@ -12,7 +12,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from e2e.kube import ROOT, Watch, apply, helm, kubectl, node_exec, rolled_out, script
+from e2e.kube import ROOT, Watch, apply, helm, kubectl, node_exec, rolled_out, script, told
 
 NAMESPACE = "psephos"
 RELEASE = "psephos"
@@ -127,4 +127,5 @@ def deploy(*, tls: bool = True) -> Images:
 
 
 if __name__ == "__main__":
-    deploy()
+    with told():
+        deploy()

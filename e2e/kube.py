@@ -6,8 +6,10 @@ import json
 import os
 import shlex
 import subprocess
+import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,15 @@ TIMEOUT_S = 120.0
 
 class Failed(AssertionError):
     """A command said no. The message is what was run, and what it said last."""
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """A command that said no ends this process with one line."""
+    try:
+        yield
+    except Failed as error:
+        sys.exit(f"e2e: {error}")
 
 
 @cache

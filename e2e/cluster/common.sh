@@ -39,6 +39,9 @@ trap '[ -z "$doing" ] || [ "$BASH_SUBSHELL" != 0 ] || say "$doing: failed; what 
 
 # --- installing ---
 
+# What podman needs to run nodes and buildah to make images; each is only recommended by the others.
+engine_packages=(podman buildah runc netavark aardvark-dns iptables)
+
 # Twelve digits that change with the content of files and folders, and with nothing else.
 key_of() {
     find "$@" -type f -print0 | LC_ALL=C sort -z | xargs -0 cat | sha256sum | cut -c1-12
