@@ -73,6 +73,7 @@ class Memory:
     keys_version: tuple[str, ...] = ()
     run: str = ""
     cleaned: set[str] = field(default_factory=set)
+    export_failed: tuple[str | None, str] = (None, "")
 
     def is_fresh(self, run: str) -> bool:
         """Whether what was read of this run of the recount need not be read again for a look at things."""
@@ -296,7 +297,7 @@ class Reconciler:
         plan = look.plan = self._plan(look, session)
         self._check_keys(look, memory, plan)
         self._restart_failed_jobs(look, plan)
-        self._follow_export(look, plan)
+        self._follow_export(look, memory, plan)
         look.converged = self._apply(plan, memory, build(plan, self._access(look, memory, plan)))
         for why in look.converged.failed.values():
             look.trouble("ApplyFailed", why)
@@ -353,22 +354,32 @@ class Reconciler:
                 look.trouble("RecountFailed", f"Job {name}: {why}")
                 self._kube.delete(BY_NAME["Job"], plan.namespace, name, job["metadata"]["uid"])
 
-    def _follow_export(self, look: Look, plan: Plan) -> None:
-        """The seal's Job ends well once the result is exported to the place that it was made for."""
+    def _follow_export(self, look: Look, memory: Memory, plan: Plan) -> None:
+        """The seal's Job ends well once the result is exported to the place that it was made for.
+
+        Why it failed stands until it succeeds, or is to go elsewhere: also while it is tried again.
+        """
         exports = plan.session.spec.exports
         if exports is not None and plan.exports_url is None:
             look.trouble(
                 "ExportFailed", f"spec.exports.url: found {exports.url!r}; in a cluster: s3://bucket/folder"
             )
         job = self._cache.get("Job", plan.namespace, jobs.seal_name(plan)) if plan.exporting else None
+        where, why = memory.export_failed
         if job is None:
+            if plan.exporting and why and where == plan.exports_url:
+                look.trouble("ExportFailed", why)
             return
         there = job["metadata"].get("annotations", {}).get(jobs.EXPORTS_ANNOTATION) == plan.exports_url
         if there and finished(job) and failed(job) is None:
             look.exported = str(exports_address(plan.exports_url, plan.name, plan.uid))
+            memory.export_failed = (None, "")
             return
         if there and job.get("status", {}).get("failed", 0):
-            look.trouble("ExportFailed", self._last_words(plan, "seal") or failed(job) or "it is tried again")
+            why = self._last_words(plan, "seal") or failed(job) or why or "it is tried again"
+            memory.export_failed = where, why = plan.exports_url, why
+        if why and where == plan.exports_url:
+            look.trouble("ExportFailed", why)
         if failed(job) is not None or not there:
             self._kube.delete(BY_NAME["Job"], plan.namespace, jobs.seal_name(plan), job["metadata"]["uid"])
 

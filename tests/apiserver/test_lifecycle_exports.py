@@ -1,6 +1,7 @@
 """Results in a bucket: the session is Final without them, they are tried again, and they go with the session."""
 
 import base64
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,6 +49,7 @@ def test_a_session_is_final_without_its_exports_which_are_tried_again_follow_the
             why = f"s3://{bucket}/2026/lunch/{vote.uid}/"
             wait_until(lambda: _degraded(vote, "ExportFailed", why, "there is no such bucket"), "it says why", 60)
             assert "exports" not in vote.status
+            assert _stays_degraded(vote, 20), "also while it is tried again"
             assert vote.ledger(operator).get("final") is not None
 
             s3.bucket(bucket)
@@ -65,8 +67,17 @@ def test_a_session_is_final_without_its_exports_which_are_tried_again_follow_the
         assert s3.keys(bucket) == [f"{place}/result.csv", f"{place}/result.json"], "those of another URL stay"
 
 
+def _stays_degraded(vote: Vote, seconds: float) -> bool:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if not _degraded(vote, "ExportFailed"):
+            return False
+        time.sleep(0.1)
+    return True
+
+
 def _degraded(vote: Vote, reason: str, *words: str) -> bool:
-    """Asked once: between one try and the next the condition may be another one."""
+    """Asked once, so that reason and message are of one moment."""
     condition = vote.condition("Degraded")
     return condition.get("reason") == reason and all(word in condition["message"] for word in words)
 
