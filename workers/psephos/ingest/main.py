@@ -40,8 +40,8 @@ HEARTBEAT_S = 0.25
 MARGIN_S = 1.5  # librdkafka looks for votes that have timed out once a second
 CURRENT_SHARE = 8  # the state is confirmed so many times a grace time, at least once a second
 SKEW_SHARE = 4  # a clock that is off by more than grace/4 is not ready
-# How many objects more make the collector look for cycles. A part of a batch makes thousands without one: looking at
-# them after every 700, which is Python's own number, took a quarter of a batch's time.
+# How many objects more make the collector look for cycles. A part of a batch makes thousands without one: looking
+# at them after every 700, which is Python's own number, took a quarter of a batch's time.
 _COLLECT_AFTER = 10_000
 log = get_logger()
 
