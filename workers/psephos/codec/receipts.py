@@ -194,14 +194,14 @@ def _texts(bodies: list[bytes], levels: list[list[bytes]], signature: bytes) -> 
     """The receipts of these bodies. What two siblings share, all that is behind `_HEAD` bytes, is encoded once."""
     paths, pack_path = _paths(levels[1:] or levels), _PATH.pack
     heads: list[bytes] = []
-    tails = []
+    tails: list[str] = []
     pairs = zip(bodies[::2], bodies[1::2], levels[0][::2], levels[0][1::2], paths, strict=False)
     for left, right, left_node, right_node, (path, sides) in pairs:
         depth, sides = len(path) // NODE_BYTES + 1, sides << 1
         heads += left, pack_path(depth, sides), right_node, right, pack_path(depth, sides | 1), left_node
         tails.append(_text(path + signature))
     text = _text(b"".join(heads)) if heads else ""
-    texts = []
+    texts: list[str] = []
     for at, tail in enumerate(tails):
         left_at = 2 * _HEAD_TEXT * at
         right_at = left_at + _HEAD_TEXT
