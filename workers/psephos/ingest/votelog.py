@@ -9,7 +9,6 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
-from itertools import chain
 from time import monotonic
 from typing import Any, Final, Protocol
 
@@ -282,12 +281,13 @@ class VoteLog:
         shipments = self._shipments.copy()
         self._shipments.clear()
         wall_ms, mono = now_ms(), monotonic()
-        columns = [[message for _, _, message in reports], *(shipment.take() for shipment in shipments)]
-        dates = list(map(_appended_ms, columns))
-        latest = max((date for date in chain.from_iterable(dates) if date is not None), default=None)
-        confirms = partial(self._gate.confirms, wall_ms=wall_ms, mono=mono)
-        settle = partial(_offsets, None if confirms(appended_ms=latest) else confirms)
-        singles, *places = map(settle, columns, dates)
+        columns = [[message for _, _, message in reports], *[shipment.take() for shipment in shipments]]
+        dates = [_appended_ms(messages) for messages in columns]
+        latest = max([date for column in dates for date in column if date is not None], default=None)
+        clocks = None if self._gate.confirms(wall_ms=wall_ms, mono=mono, appended_ms=latest) else (wall_ms, mono)
+        singles, *places = [
+            self._offsets(messages, column, clocks) for messages, column in zip(columns, dates, strict=True)
+        ]
         for (waiting, index, _), offset in zip(reports, singles, strict=True):
             waiting.settled(index, offset)
         for shipment, offsets in zip(shipments, places, strict=True):
@@ -295,6 +295,20 @@ class VoteLog:
         received_at = shipments[-1].sent.received_at if shipments else reports[-1][0].received_at
         if (date := dates[-1][-1]) is not None:
             self._skew = (skew_ms(received_at, date, wall_ms) / 1000, mono)
+
+    def _offsets(
+        self, messages: Sequence[Message | None], dates: Sequence[int | None], clocks: tuple[int, float] | None
+    ) -> list[int | None]:
+        """Where each record stands, None for one that is not confirmed; `clocks`: None if all came in time."""
+        if clocks is None:
+            return [None if message is None else message.offset() for message in messages]
+        wall_ms, mono = clocks
+        return [
+            message.offset()
+            if message is not None and self._gate.confirms(wall_ms=wall_ms, mono=mono, appended_ms=date)
+            else None
+            for message, date in zip(messages, dates, strict=True)
+        ]
 
     @property
     def skew_s(self) -> float:
@@ -347,18 +361,6 @@ def _appended_ms(messages: Sequence[Message | None]) -> list[int | None]:
     """When the broker appended each record, None where it does not tell, or where it did not."""
     stamps = [_UNDATED if message is None else message.timestamp() for message in messages]
     return [appended_ms if kind == TIMESTAMP_LOG_APPEND_TIME else None for kind, appended_ms in stamps]
-
-
-def _offsets(
-    confirms: Callable[..., bool] | None, messages: Sequence[Message | None], dates: Sequence[int | None]
-) -> list[int | None]:
-    """Where each record stands, None for one that is not confirmed; `confirms` decides, None: all came in time."""
-    if confirms is None:
-        return [None if message is None else message.offset() for message in messages]
-    return [
-        message.offset() if message is not None and confirms(appended_ms=date) else None
-        for message, date in zip(messages, dates, strict=True)
-    ]
 
 
 def _nothing() -> None:
