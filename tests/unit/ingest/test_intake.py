@@ -285,7 +285,7 @@ LINES = st.lists(
 READERS = [reader(), reader(weightClaim="weight"), reader(segmentClaim="country")]
 
 
-@settings(max_examples=400)
+@settings(max_examples=200)
 @given(LINES, st.sampled_from(READERS), st.integers(NOW_MS, NOW_MS + 10))
 def test_lines_that_are_read_together_become_what_each_one_becomes(
     lines: list[bytes], one: LineReader, received_at: int
