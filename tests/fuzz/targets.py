@@ -111,16 +111,24 @@ def http_body(data: bytes) -> None:
 
 
 def batch_body(data: bytes) -> None:
-    """`POST votes:batch`, in chunks: every line is handed out once, and is a record or a Problem."""
+    """`POST votes:batch`, in chunks: every line is handed out once, and becomes what it becomes alone."""
     splitter, half = LineSplitter(), len(data) // 2
     lines = [line for part in (data[:half], data[half:], b"\n") for line in splitter.feed(part)]
     numbers = [number for number, _ in lines]
     assert numbers == sorted(set(numbers))
-    for _, line in lines:
-        assert line is None or len(line) <= LINE_LIMIT
-        for reader in _LINES:
-            with suppress(Problem):
-                reader.record(line or b"", NOW_S * 1000)
+    assert all(line is None or len(line) <= LINE_LIMIT for _, line in lines)
+    contents = [line or b"" for _, line in lines]
+    for reader in _LINES:
+        for line, outcome in zip(contents, reader.read(contents, NOW_S * 1000), strict=True):
+            told = str(outcome) if isinstance(outcome, Problem) else outcome
+            assert told == _alone(reader, line)
+
+
+def _alone(reader: LineReader, line: bytes) -> object:
+    try:
+        return reader.record(line, NOW_S * 1000)[1:]
+    except Problem as problem:
+        return str(problem)
 
 
 def idempotency_key(data: bytes) -> None:

@@ -30,8 +30,11 @@ from psephos.codec.votes import (
     encode_marker,
     encode_vote,
     partition_of,
+    partitions_of,
     record_digest,
+    record_digests,
     voter_key,
+    with_nonce,
 )
 from psephos.genesis import Genesis, GenesisMismatch, decode_genesis, encode_genesis, require_match
 
@@ -183,6 +186,26 @@ def test_a_voter_is_a_pseudonym_of_the_session_and_has_one_partition() -> None:
     assert len(ada) == 16
     assert ada == voter_key(KEY, "ada") != voter_key(b"another" * 5, "ada")
     assert partition_of(ada, 4) == int.from_bytes(ada[:8], "big") % 4
+
+
+voters = st.binary(min_size=16, max_size=16)
+
+
+@given(st.lists(st.tuples(voters, st.binary(min_size=1, max_size=80)), max_size=20), st.integers(1, 300))
+def test_many_records_have_the_partitions_and_digests_that_each_one_has(
+    records: list[tuple[bytes, bytes]], partitions: int
+) -> None:
+    keys, values = [key for key, _ in records], [value for _, value in records]
+    assert partitions_of(keys, partitions) == [partition_of(key, partitions) for key in keys]
+    assert record_digests(keys, values) == [record_digest(key, value) for key, value in records]
+
+
+@given(st.binary(max_size=600), st.integers(0, 1 << 53), st.integers(1, 1 << 50), st.integers(0, 300), voters)
+def test_a_nonce_that_is_put_into_a_vote_makes_the_bytes_of_a_vote_with_it(
+    ballot: bytes, received_at: int, weight: int, segment: int, nonce: bytes
+) -> None:
+    vote = ballot, received_at, weight, segment
+    assert with_nonce(encode_vote(*vote), nonce) == encode_vote(*vote, nonce)
 
 
 def test_the_digest_of_a_record_tells_key_from_value_and_null_from_empty() -> None:

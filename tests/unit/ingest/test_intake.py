@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.unit.ingest.test_verifier import SECRET, session, token
 
@@ -242,6 +242,86 @@ def test_a_plain_line_is_read_as_the_long_way_reads_it(
         assert outcome(lambda: one.record(text.encode(), NOW_MS)) == long
 
 
+TOKENS = [token(exp=NOW_MS // 1000 + 60), token(sub="ben", exp=NOW_MS // 1000 + 60), token(exp=1), "no.token", ""]
+MEMBERS = st.fixed_dictionaries(
+    {},
+    optional={
+        "subject": st.sampled_from(["ann", "ben:colon", "", "x" * 1025, 5, None, "\ud800"]) | st.text(max_size=3),
+        "token": st.sampled_from([*TOKENS, 7]),
+        "choices": st.sampled_from(
+            [["ada"], ["bob"], [], ["eve"], ["ada", "bob"], ["ada"] * 20, [1], "ada", None]
+        ),
+        "scores": st.just({"ada": 1}),
+        "idempotencyKey": st.sampled_from(["one", '"one"', "two words", "a:b", None, 3]),
+        "weight": st.sampled_from([1, "0.5", 0, -1, None]),
+        "segment": st.sampled_from(["no", "elsewhere", 1]),
+    },
+)
+GOOD_MEMBERS = st.builds(
+    lambda name, choice, more: {**name, "choices": [choice], **more},
+    st.builds(lambda subject: {"subject": subject}, st.text(min_size=1, max_size=3))
+    | st.just({"token": TOKENS[0]}),
+    st.sampled_from(["ada", "bob"]),
+    st.sampled_from(
+        [{}, {}, {"idempotencyKey": "one"}, {"weight": 5}, {"segment": "no"}, {"weight": 0, "segment": ""}]
+    ),
+)
+
+
+def written(members: dict[str, Any], compact: bool, twice: bool) -> bytes:
+    text = json.dumps(members, separators=(",", ":") if compact else None)
+    if twice and members:
+        text = f"{text[:-1]},{json.dumps(members)[1:]}"
+    return text.encode()
+
+
+LINES = st.lists(
+    st.builds(written, GOOD_MEMBERS | MEMBERS, st.booleans(), st.sampled_from([False, False, False, True]))
+    | st.sampled_from(
+        [b"{", b"[]", b'{"subject":"\xff","choices":["ada"]}', b'{"subject":"ann","choices":["ada"]}\r']
+    ),
+    max_size=8,
+)
+READERS = [reader(), reader(weightClaim="weight"), reader(segmentClaim="country")]
+
+
+@settings(max_examples=200)
+@given(LINES, st.sampled_from(READERS), st.integers(NOW_MS, NOW_MS + 10))
+def test_lines_that_are_read_together_become_what_each_one_becomes(
+    lines: list[bytes], one: LineReader, received_at: int
+) -> None:
+    def alone(line: bytes) -> object:
+        try:
+            _, key, value = one.record(line, received_at)
+        except Problem as problem:
+            return problem.document()
+        return key, value
+
+    def long_way(line: bytes) -> object:
+        try:
+            _, key, value = one._record_of_members(decode_object(line), received_at)
+        except Problem as problem:
+            return problem.slug
+        return key, value
+
+    together = one.read(lines, received_at)
+    found = [outcome.document() if isinstance(outcome, Problem) else outcome for outcome in together]
+    assert found == [alone(line) for line in lines]
+    slugs = [outcome.slug if isinstance(outcome, Problem) else outcome for outcome in together]
+    assert slugs == [long_way(line) for line in lines]
+
+
+@given(st.lists(st.text(min_size=1, max_size=5), min_size=1, max_size=20), st.integers(0, NOW_MS))
+def test_records_of_a_batch_have_the_receipts_that_each_one_has(subjects: list[str], received_at: int) -> None:
+    singles = [
+        INTAKE.record(Voter(subject, 1, 0), {"choices": ["ada"]}, None, received_at) for subject in subjects
+    ]
+    records = INTAKE.records([(record.key, record.value) for record in singles])
+    assert list(zip(*records, strict=True)) == singles
+    offsets = list(range(len(singles)))
+    assert INTAKE.receipts(records, offsets) == list(map(INTAKE.receipt, singles, offsets))
+
+
 @pytest.mark.parametrize(
     "body", [b'{"choices":["ada"]}', b'{"choices": ["bob"]}', b"{}", b"[]", b'{"choices":["eve"]}', b""]
 )
@@ -262,6 +342,6 @@ def test_many_different_ballots_take_no_memory() -> None:
     intake = Intake(session(), GENESIS, KEY)
     for number in range(3_000):
         intake.ballot(b'{"choices":["ada"]' + b" " * (number % 600) + b"}")
-        intake.ballot_of(["ada"])
+        intake.ballot_of(("ada",))
     assert len(intake._ballots) <= 1024
     assert max(map(len, intake._ballots)) <= 512

@@ -5,12 +5,12 @@ A vote's key is the voter, a pseudonym of 16 bytes; its value is a versioned msg
 encode back to the same bytes is malformed, so a ledger block can rebuild each record's bytes and digest.
 """
 
-import hashlib
 import hmac
 import sys
 from array import array
 from collections.abc import Sequence
 from functools import lru_cache
+from hashlib import sha256
 from itertools import chain
 from typing import NamedTuple
 
@@ -23,6 +23,7 @@ VOTER_BYTES = 16
 NONCE_BYTES = 16
 WEIGHT_ONE = 1_000_000  # weights are integers, in millionths
 _NONCE_LENGTHS = frozenset({0, NONCE_BYTES})
+_NONCE_LENGTH = bytes([NONCE_BYTES])
 MARKER_KEY = b"psephos.control"  # 15 bytes: never a voter
 MAX_WEIGHT = 1_000_000 * WEIGHT_ONE
 MAX_TIME_MS = 1 << 53  # what JSON readers hold exactly
@@ -62,6 +63,14 @@ def encode_vote(
 ) -> bytes:
     """A vote's value in the log."""
     return _encoder.encode((VERSION, ballot, received_at, weight, segment, nonce))
+
+
+def with_nonce(value: bytes, nonce: bytes) -> bytes:
+    """The value of a vote with this nonce, 16 bytes, made from that of the same vote without one.
+
+    In msgpack the nonce is last: behind a byte for its kind, one for its length, which is 0 in `value`.
+    """
+    return value[:-1] + _NONCE_LENGTH + nonce
 
 
 def decode_vote(value: bytes | None) -> Vote:
@@ -146,19 +155,24 @@ def partition_of(voter: bytes, partitions: int) -> int:
     return int.from_bytes(voter[:8], "big") % partitions
 
 
+def partitions_of(voters: Sequence[bytes], partitions: int) -> list[int]:
+    """What `partition_of` says of each of these voters, at a fourth of its cost; 16 bytes each."""
+    numbers = array("Q", b"".join(voters))
+    if sys.byteorder == "little":
+        numbers.byteswap()
+    return [number % partitions for number in numbers[::2]]
+
+
 def all_of_partition(keys: Sequence[bytes | None], partitions: int, partition: int) -> bool:
     """Whether all of these are voters of this partition: 16 bytes each, as `partition_of` says."""
     if None in keys or set(map(len, keys)) != {VOTER_BYTES}:  # type: ignore[arg-type]
         return False
-    numbers = array("Q", b"".join(keys))  # type: ignore[arg-type]
-    if sys.byteorder == "little":
-        numbers.byteswap()
-    return {number % partitions for number in numbers[::2]} == {partition}
+    return set(partitions_of(keys, partitions)) == {partition}  # type: ignore[arg-type]
 
 
 def nonce_of(voter: bytes, idempotency_key: str) -> bytes:
     """The nonce that stands for an Idempotency-Key of this voter."""
-    return hashlib.sha256(voter + idempotency_key.encode()).digest()[:NONCE_BYTES]
+    return sha256(voter + idempotency_key.encode()).digest()[:NONCE_BYTES]
 
 
 def frame_record(key: bytes | None, value: bytes | None) -> bytes:
@@ -173,14 +187,22 @@ def records_digest(keys: Sequence[bytes | None], values: Sequence[bytes | None])
     else:
         sizes = map(_size, map(len, keys)), map(_size, map(len, values))  # type: ignore[arg-type]
         framed = list(chain.from_iterable(zip(sizes[0], keys, sizes[1], values, strict=True)))  # type: ignore[arg-type]
-    return hashlib.sha256(b"".join(framed)).digest()
+    return sha256(b"".join(framed)).digest()
 
 
 def record_digest(key: bytes | None, value: bytes | None) -> bytes:
     """SHA-256 of one framed record, 32 bytes."""
     if key is not None and value is not None:  # the same bytes in one go: this is done for every vote
-        return hashlib.sha256(_size(len(key)) + key + _size(len(value)) + value).digest()
-    return hashlib.sha256(frame_record(key, value)).digest()
+        return sha256(_size(len(key)) + key + _size(len(value)) + value).digest()
+    return sha256(frame_record(key, value)).digest()
+
+
+def record_digests(keys: Sequence[bytes], values: Sequence[bytes]) -> list[bytes]:
+    """What `record_digest` says of each of these voters' records."""
+    size, key_size = _size, _size(VOTER_BYTES)
+    return [
+        sha256(key_size + key + size(len(value)) + value).digest() for key, value in zip(keys, values, strict=True)
+    ]
 
 
 def _sized(data: bytes | None) -> bytes:

@@ -6,16 +6,24 @@ are in flight the loop asks for delivery reports every `POLL_S`, which costs a m
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections import defaultdict, deque
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from time import monotonic
-from typing import Protocol
+from typing import Any, Final, Protocol
 
-from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, KafkaError, KafkaException, Message, Producer
+from confluent_kafka import (
+    TIMESTAMP_LOG_APPEND_TIME,
+    TIMESTAMP_NOT_AVAILABLE,
+    KafkaError,
+    KafkaException,
+    Message,
+    Producer,
+)
 
 from psephos.ingest import metrics
 from psephos.ingest.gate import Gate
-from psephos.ingest.intake import Record
+from psephos.ingest.intake import Record, Records
 from psephos.ingest.problems import Problem, busy
 from psephos.ingest.tracing import Trace
 from psephos.log import client_config, votes_topic
@@ -28,6 +36,7 @@ LINGER_MS = (
 )
 MAX_MESSAGE_TIMEOUT_S = 5.0
 MESSAGE_TIMEOUT_SHARE = 0.4  # of the grace: below the half within which an acknowledgement still counts
+_UNDATED: Final = (TIMESTAMP_NOT_AVAILABLE, 0)
 SKEW_MEMORY_S = 30.0  # a process that is not ready because of its clock gets no votes to measure it again
 log = get_logger()
 
@@ -51,7 +60,7 @@ def message_timeout_s(grace_s: float) -> float:
 
 
 class Waiting(Protocol):
-    """Whoever wants to know what became of records. received_at: milliseconds since 1970."""
+    """Whoever wants to know what became of one record. received_at: milliseconds since 1970."""
 
     received_at: int
 
@@ -60,32 +69,34 @@ class Waiting(Protocol):
 
 
 class Sent:
-    """Records that were handed over together; await `done`, then ask for each `offset`."""
+    """Records that were handed over together; await `done`, then see where they stand.
 
-    __slots__ = ("_enqueued", "_offsets", "_open", "_started", "done", "received_at")
+    offsets: None for a record that is not confirmed; refused: the indexes of those that never were enqueued.
+    """
+
+    __slots__ = ("_open", "_started", "done", "offsets", "received_at", "refused")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, number: int, received_at: int) -> None:
         self.done: asyncio.Future[None] = loop.create_future()
         self.received_at = received_at
-        self._offsets: list[int | None] = [None] * number
-        self._enqueued = self._open = number
+        self.offsets: list[int | None] = [None] * number
+        self.refused: set[int] = set()
+        self._open = number
         self._started = monotonic()
 
-    def offset(self, index: int) -> int:
-        """Where the record stands. Raises Problem: overloaded if it was never enqueued, or unconfirmed."""
-        offset = self._offsets[index]
-        if offset is None:
-            raise unconfirmed() if index < self._enqueued else too_busy()
-        return offset
+    def problem(self, index: int) -> Problem:
+        """Why a record without an offset has none: overloaded if it was never enqueued, or unconfirmed."""
+        return too_busy() if index in self.refused else unconfirmed()
 
-    def refused_from(self, index: int) -> None:
-        """The records from `index` on were not enqueued."""
-        refused, self._enqueued = self._enqueued - index, index
-        self._close(refused)
+    def refuse(self, indexes: Collection[int]) -> None:
+        """These records were not enqueued."""
+        self.refused.update(indexes)
+        self._close(len(indexes))
 
-    def settled(self, index: int, offset: int | None) -> None:
-        self._offsets[index] = offset
-        self._close(1)
+    def settled(self, indexes: Sequence[int], offsets: Sequence[int | None]) -> None:
+        for index, offset in zip(indexes, offsets, strict=True):
+            self.offsets[index] = offset
+        self._close(len(indexes))
 
     def _close(self, number: int) -> None:
         self._open -= number
@@ -93,6 +104,62 @@ class Sent:
             metrics.observe_ack(monotonic() - self._started)
             if not self.done.done():
                 self.done.set_result(None)
+
+
+class Shipment:
+    """Those of them that go to one partition, and the delivery reports that have come since the last poll."""
+
+    __slots__ = ("_open", "_records", "_reported", "_reports", "sent")
+
+    def __init__(
+        self, sent: Sent, records: Records, indexes: Sequence[int], reported: Callable[["Shipment"], None]
+    ) -> None:
+        """`indexes`: which of the records; `reported` is called at the first report of each poll."""
+        self.sent = sent
+        self._records = records
+        self._open = indexes
+        self._reports: list[Message] = []
+        self._reported = reported
+
+    def refuse(self, places: Collection[int]) -> None:
+        """The records at these places of the shipment were not enqueued."""
+        refused = {self._open[place] for place in places}
+        self._open = [index for index in self._open if index not in refused]
+        self.sent.refuse(refused)
+
+    def report(self, _error: KafkaError | None, message: Message) -> None:
+        """A delivery report; called amid a poll, so it only takes note."""
+        if not self._reports:
+            self._reported(self)
+        self._reports.append(message)
+
+    def take(self) -> list[Message | None]:
+        """The reports since the last poll; None: a failure."""
+        return [message if message.error() is None else None for message in self._reports]
+
+    def settled(self, offsets: Sequence[int | None]) -> None:
+        """Where the records of these reports stand."""
+        reports, self._reports = self._reports, []
+        self.sent.settled(self._indexes(reports), offsets)
+
+    def _indexes(self, messages: Sequence[Message]) -> Sequence[int]:
+        """Which records these are: nearly always the next ones, but failures may overtake.
+
+        Records that are equal byte by byte, two lines of one voter, may stand for each other.
+        """
+        keys, values = self._records.keys, self._records.values
+        following = self._open[: len(messages)]
+        if [message.key() for message in messages] == [keys[index] for index in following] and (
+            [message.value() for message in messages] == [values[index] for index in following]
+        ):
+            self._open = self._open[len(messages) :]
+            return following
+        places: defaultdict[tuple[object, object], deque[int]] = defaultdict(deque)
+        for index in self._open:
+            places[keys[index], values[index]].append(index)
+        found = [places[message.key(), message.value()].popleft() for message in messages]
+        self._open = sorted(set(self._open).difference(found))
+        return found
 
 
 class VoteLog:
@@ -107,6 +174,7 @@ class VoteLog:
         self._timer: asyncio.TimerHandle | None = None
         self._when_polled: Callable[[], None] = _nothing
         self._reports: list[tuple[Waiting, int, Message | None]] = []
+        self._shipments: list[Shipment] = []
         self._skew = (0.0, float("-inf"))
         timeout_ms = int(message_timeout_s(grace_s) * 1000)
         self._producer = Producer(
@@ -134,19 +202,55 @@ class VoteLog:
         if self.in_flight + votes > self.limit:
             raise too_busy()
 
-    def send(self, records: Sequence[Record], received_at: int, trace: Trace | None = None) -> Sent:
-        """Hands at least one record over; `received_at`: milliseconds since 1970; `trace`: their headers."""
-        sent = Sent(self.loop, len(records), received_at)
-        produce, topic, report = self._producer.produce, self._topic, self._report
-        for index, (partition, key, value) in enumerate(records):
-            try:
-                produce(topic, value, key, partition, on_delivery=partial(report, sent, index), headers=trace)
-            except (BufferError, KafkaException) as error:
-                log.warning("producer refused a vote", why=str(error))
-                sent.refused_from(index)
-                break
+    def send(self, records: Records, received_at: int, trace: Trace | None = None) -> Sent:
+        """Hands at least one record over; `received_at`: milliseconds since 1970; `trace`: their headers.
+
+        Once the producer refuses one, nothing more is handed over.
+        """
+        sent = Sent(self.loop, len(records.keys), received_at)
+        full = False
+        for partition, indexes in _by_partition(records.partitions).items():
+            shipment = Shipment(sent, records, indexes, self._shipments.append)
+            messages = [{"key": records.keys[index], "value": records.values[index]} for index in indexes]
+            refused = range(len(indexes)) if full else self._hand_over(shipment, partition, messages, trace)
+            if refused:
+                full = True
+                shipment.refuse(refused)
         self._keep_polling()
         return sent
+
+    def _hand_over(
+        self, shipment: Shipment, partition: int, messages: list[dict[str, Any]], trace: Trace | None
+    ) -> Collection[int]:
+        """The places of those that were refused.
+
+        NB: `produce_batch` drops headers, takes no message's own partition, and tells of a full queue by message.
+        """
+        if trace is not None:
+            return self._hand_over_each(shipment, partition, messages, trace)
+        try:
+            taken = self._producer.produce_batch(self._topic, messages, partition, on_delivery=shipment.report)
+        except KafkaException as error:
+            log.warning("producer refused votes", why=str(error))
+            return range(len(messages))
+        if taken == len(messages):
+            return ()
+        refused = [place for place, message in enumerate(messages) if "_error" in message]
+        log.warning("producer refused votes", why=str(messages[refused[0]]["_error"]))
+        return refused
+
+    def _hand_over_each(
+        self, shipment: Shipment, partition: int, messages: list[dict[str, Any]], trace: Trace
+    ) -> Collection[int]:
+        for place, message in enumerate(messages):
+            try:
+                self._producer.produce(
+                    self._topic, **message, partition=partition, on_delivery=shipment.report, headers=trace
+                )
+            except (BufferError, KafkaException) as error:
+                log.warning("producer refused a vote", why=str(error))
+                return range(place, len(messages))
+        return ()
 
     def send_one(self, record: Record, waiting: Waiting, trace: Trace | None = None) -> None:
         """Hands one record over; `waiting` hears of it. Raises Problem overloaded if it is not enqueued."""
@@ -174,19 +278,37 @@ class VoteLog:
         that was appended last came in time, all of them did: nearly always one question is enough.
         """
         reports, self._reports = self._reports, []
+        shipments = self._shipments.copy()
+        self._shipments.clear()
         wall_ms, mono = now_ms(), monotonic()
-        dates = [_appended_ms(message) for _, _, message in reports]
-        latest = max((date for date in dates if date is not None), default=None)
-        all_in_time = self._gate.confirms(wall_ms=wall_ms, mono=mono, appended_ms=latest)
-        for (waiting, index, message), date in zip(reports, dates, strict=True):
-            if message is not None and (
-                all_in_time or self._gate.confirms(wall_ms=wall_ms, mono=mono, appended_ms=date)
-            ):
-                waiting.settled(index, message.offset())
-            else:
-                waiting.settled(index, None)
-        if dates[-1] is not None:
-            self._skew = (skew_ms(reports[-1][0].received_at, dates[-1], wall_ms) / 1000, mono)
+        columns = [[message for _, _, message in reports], *[shipment.take() for shipment in shipments]]
+        dates = [_appended_ms(messages) for messages in columns]
+        latest = max([date for column in dates for date in column if date is not None], default=None)
+        clocks = None if self._gate.confirms(wall_ms=wall_ms, mono=mono, appended_ms=latest) else (wall_ms, mono)
+        singles, *places = [
+            self._offsets(messages, column, clocks) for messages, column in zip(columns, dates, strict=True)
+        ]
+        for (waiting, index, _), offset in zip(reports, singles, strict=True):
+            waiting.settled(index, offset)
+        for shipment, offsets in zip(shipments, places, strict=True):
+            shipment.settled(offsets)
+        received_at = shipments[-1].sent.received_at if shipments else reports[-1][0].received_at
+        if (date := dates[-1][-1]) is not None:
+            self._skew = (skew_ms(received_at, date, wall_ms) / 1000, mono)
+
+    def _offsets(
+        self, messages: Sequence[Message | None], dates: Sequence[int | None], clocks: tuple[int, float] | None
+    ) -> list[int | None]:
+        """Where each record stands, None for one that is not confirmed; `clocks`: None if all came in time."""
+        if clocks is None:
+            return [None if message is None else message.offset() for message in messages]
+        wall_ms, mono = clocks
+        return [
+            message.offset()
+            if message is not None and self._gate.confirms(wall_ms=wall_ms, mono=mono, appended_ms=date)
+            else None
+            for message, date in zip(messages, dates, strict=True)
+        ]
 
     @property
     def skew_s(self) -> float:
@@ -199,7 +321,7 @@ class VoteLog:
         try:
             self._producer.poll(0)
         finally:
-            if self._reports:
+            if self._reports or self._shipments:
                 self._settle()
             self._when_polled()
 
@@ -227,12 +349,18 @@ class VoteLog:
         log.warning("log", error=error.name(), why=error.str())
 
 
-def _appended_ms(message: Message | None) -> int | None:
-    """When the broker appended a record, None where it does not tell, or where it did not."""
-    if message is None:
-        return None
-    kind, appended_ms = message.timestamp()
-    return appended_ms if kind == TIMESTAMP_LOG_APPEND_TIME else None
+def _by_partition(partitions: Sequence[int]) -> dict[int, list[int]]:
+    """The indexes of each partition's records, in their order."""
+    indexes: defaultdict[int, list[int]] = defaultdict(list)
+    for index, partition in enumerate(partitions):
+        indexes[partition].append(index)
+    return indexes
+
+
+def _appended_ms(messages: Sequence[Message | None]) -> list[int | None]:
+    """When the broker appended each record, None where it does not tell, or where it did not."""
+    stamps = [_UNDATED if message is None else message.timestamp() for message in messages]
+    return [appended_ms if kind == TIMESTAMP_LOG_APPEND_TIME else None for kind, appended_ms in stamps]
 
 
 def _nothing() -> None:
