@@ -9,7 +9,7 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +25,16 @@ from psephos.ledger.ledger import dynamodb_client
 from psephos.process import ChildProcess
 from psephos.settings import Settings, load_settings
 
-VOTES: dict[Size, Sequence[int]] = {"quick": (100_000, 300_000), "full": (1_000_000, 5_000_000)}
+VOTES: dict[Size, Sequence[int]] = {
+    "smoke": (10_000, 20_000),
+    "quick": (100_000, 300_000),
+    "full": (1_000_000, 5_000_000, 20_000_000),
+}
 GIVE_UP_S = 900.0
 ONE_ITEM_UNITS = 1  # DynamoDB bills a write unit an item of up to a KB
 
 
-def measure(size: Size) -> Figures:
+def measure(size: Size) -> Iterator[Figures]:
     """One session that grows; each number of votes is measured when it is reached."""
     grown = []
     with servers() as backends, tempfile.TemporaryDirectory(prefix="psephos-bench-") as folder:
@@ -42,7 +46,7 @@ def measure(size: Size) -> Figures:
             figures = {"votes": votes, **_rebuild(session, environ), **_recount(session, environ)}
             grown.append({**figures, **_write_units(load_settings(environ), session)})
             say(f"  {shown(grown[-1])}")
-    return {"grown": grown}
+            yield {"grown": grown}
 
 
 def draw(figures: Figures, folder: Path) -> None:
