@@ -54,7 +54,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)}, or {PAGE}; without: all"
     )
-    sizes = f"smoke: seconds each, into {SMOKE_FOLDER.name} of build, to see that it runs; quick: minutes in all"
+    sizes = "smoke: seconds each, to see that it runs, into build/benchmarks; quick: some minutes in all"
     parser.add_argument("--size", choices=get_args(Size), default="quick", help=sizes)
     parser.add_argument("--folder", type=Path, help="where the files go")
     parser.add_argument("--draw", action="store_true", help="only draw the plots again, from the JSON files")

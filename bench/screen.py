@@ -11,7 +11,7 @@ import statistics
 import tempfile
 from collections import deque
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -34,9 +34,9 @@ SHARES = {"half load": 0.5, "near full": 0.9}  # of the rate that was found
 ROUNDS: dict[Size, int] = {"smoke": 1, "quick": 1, "full": 3}
 SECONDS: dict[Size, float] = {"smoke": 3.0, "quick": 15.0, "full": 20.0}
 CALM_S = 2.0
-FLOOD = 10_000  # votes a second, more than these two cores take
-FLOOD_S: dict[Size, float] = {"smoke": 0.3, "quick": 3.0, "full": 5.0}
-LAST_FRAMES_S = 20.0
+FLOOD = 20_000  # votes a second, more than these two cores take
+FLOOD_S: dict[Size, float] = {"smoke": 0.3, "quick": 3.0, "full": 4.0}
+LAST_FRAMES_S = 20.0  # for probes that are on no frame at the end of the load
 NO_LIMIT = 1_000_000  # votes in flight: a flood is to wait, not to be refused
 ROLES = ("ingest", "tally", "projector", "gateway")
 
@@ -101,13 +101,10 @@ async def play(ingest: int, gateway: str, requests: list[tuple[bytes, str | None
     load.when_due = lambda number, due: viewer.sent(requests[number][1], due)
     found = await load.run(len(requests) / rate)
     found.require_all()
-    try:
+    with suppress(TimeoutError):  # those that are missing then are told
         async with asyncio.timeout(LAST_FRAMES_S):
             await viewer.all_shown()
-    except TimeoutError:
-        raise RuntimeError(f"{viewer.missing} probes were on no frame within {LAST_FRAMES_S:.0f} s") from None
-    finally:
-        watching.cancel()
+    watching.cancel()
     return viewer
 
 
@@ -138,6 +135,7 @@ def measure(size: Size) -> Iterator[Figures]:
             return {
                 "votesPerSecond": rate,
                 "probes": len(viewer.millis),
+                "missing": viewer.missing,
                 "p50Millis": found[49],
                 "p99Millis": found[98],
                 "framesPerSecond": viewer.frames / seconds,

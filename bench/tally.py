@@ -64,10 +64,10 @@ def measure(size: Size) -> Iterator[Figures]:
 
 def draw(figures: Figures, folder: Path) -> None:
     for votes, rounds in figures["runs"].items():
-        title = f"{int(votes):,} votes, a tenth of them duplicates: "
+        title = f"{int(votes):,} votes, a tenth duplicates: "
         for name, unit, what in (
             ("votes_a_second", "votes/s", "votes a second"),
-            ("cpu_us_a_vote", "µs", "CPU a vote, all processes of the role"),
+            ("cpu_us_a_vote", "µs", "CPU a vote"),
         ):
             values = {contender: median(found, name) for contender, found in rounds.items() if found}
             plots.bars(folder / f"tally-{votes}-{name.replace('_', '-')}.svg", title + what, unit, values)

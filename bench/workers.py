@@ -17,7 +17,7 @@ WORKERS = (1, 2, 4)
 KNOWN: dict[Size, Sequence[int]] = {
     "smoke": (1_000, 10_000),
     "quick": (1_000, 100_000),
-    "full": (1_000, 100_000, 1_000_000, 10_000_000),
+    "full": (1_000, 100_000, 10_000_000),
 }
 MORE: dict[Size, int] = {"smoke": 10_000, "quick": 100_000, "full": 200_000}  # votes on top of the known voters'
 
