@@ -20,8 +20,8 @@ from bench.processes import cost
 from bench.running import Figures, Size, in_turn, median, rest_of, servers
 from psephos.dev.ports import LOOPBACK
 
-VOTES: dict[Size, int] = {"smoke": 5_000, "quick": 200_000, "full": 1_000_000}
-ROUNDS: dict[Size, int] = {"smoke": 1, "quick": 3, "full": 5}
+VOTES: dict[Size, int] = {"smoke": 5_000, "quick": 200_000, "full": 500_000}
+ROUNDS: dict[Size, int] = {"smoke": 1, "quick": 2, "full": 4}
 NAMES = {"subject": "voters by name", "token": "voters by token"}
 _ACCEPTED = b'"status":202,'
 _CHUNK = 1 << 16

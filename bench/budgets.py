@@ -54,10 +54,7 @@ def _tally_ratio(measured: Mapping[str, Figures]) -> Verdict:
     texts, ratios = [], []
     for votes, found in _tallies(measured, _ONE, _TWO, _STREAMS).items():
         peer = median(found[_STREAMS], "votes_a_second")
-        one, two = (
-            median(_rounds(found, f"Psephos, {name}"), "votes_a_second") / peer
-            for name in ("1 worker", "2 workers")
-        )
+        one, two = (median(found[name], "votes_a_second") / peer for name in (_ONE, _TWO))
         texts.append(f"{two:.1f}x (1 worker: {one:.1f}x) at {int(votes):,} votes")
         ratios.append(two)
     return Verdict(", ".join(texts), min(ratios) >= TALLY_RATIO)

@@ -25,7 +25,7 @@ from psephos.dev.ports import free_port
 from psephos.process import ChildProcess
 
 TOKENS: dict[Size, int] = {"smoke": 2_000, "quick": 200_000, "full": 200_000}
-ROUNDS: dict[Size, int] = {"smoke": 1, "quick": 3, "full": 5}
+ROUNDS: dict[Size, int] = {"smoke": 1, "quick": 2, "full": 3}
 SECONDS: dict[Size, float] = {"smoke": 1.0, "quick": 5.0, "full": 8.0}
 WARM_UP_S: dict[Size, float] = {"smoke": 1.0, "quick": 3.0, "full": 3.0}
 BROKEN = 0.001  # of the requests may have met a connection that failed: it is told, and no figure is lost

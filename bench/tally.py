@@ -35,7 +35,7 @@ from psephos.process import ChildProcess
 RUNS: dict[Size, Sequence[tuple[int, int]]] = {
     "smoke": ((20_000, 1),),
     "quick": ((300_000, 2),),
-    "full": ((1_000_000, 3), (5_000_000, 1)),
+    "full": ((1_000_000, 2), (5_000_000, 1)),
 }
 THREADS = 2  # of Kafka Streams, as many as there are cores
 GIVE_UP_S = 1200.0

@@ -12,7 +12,7 @@ from bench.votes import Session
 from psephos.dev.servers import Backends
 
 VOTES: dict[Size, int] = {"smoke": 20_000, "quick": 300_000, "full": 1_000_000}
-ROUNDS: dict[Size, int] = {"smoke": 1, "quick": 1, "full": 3}
+ROUNDS: dict[Size, int] = {"smoke": 1, "quick": 1, "full": 2}
 WORKERS = (1, 2, 4)
 KNOWN: dict[Size, Sequence[int]] = {
     "smoke": (1_000, 10_000),
