@@ -124,7 +124,7 @@ def running(child: ChildProcess, cores: Sequence[int] = ()) -> Iterator[ChildPro
 def wait_until_answers(port: int, path: str, child: ChildProcess, timeout_s: float = READY_S) -> None:
     """Until a GET is answered 200. Raises TimeoutError, or RuntimeError when the process has ended."""
     deadline = time.monotonic() + timeout_s
-    while _status(port, path) != http.HTTPStatus.OK:
+    while not answers(port, path):
         if not child.running:
             raise RuntimeError(f"{child.name} has ended: {child.last_words()}")
         if time.monotonic() > deadline:
@@ -132,13 +132,14 @@ def wait_until_answers(port: int, path: str, child: ChildProcess, timeout_s: flo
         time.sleep(_LOOK_S)
 
 
-def _status(port: int, path: str) -> int:
+def answers(port: int, path: str) -> bool:
+    """Whether a GET is answered 200 right now."""
     connection = http.client.HTTPConnection(LOOPBACK, port, timeout=10)
     try:
         connection.request("GET", path)
-        return connection.getresponse().status
+        return connection.getresponse().status == http.HTTPStatus.OK
     except OSError:
-        return 0
+        return False
     finally:
         connection.close()
 

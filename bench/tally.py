@@ -23,6 +23,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from bench import plots
 from bench.peers import quix, streams
+from bench.polls import answers
 from bench.processes import NOTHING, Watch, cost
 from bench.running import Figures, Progress, Size, in_turn, median, rest_of, say, servers
 from bench.votes import Session
@@ -35,7 +36,7 @@ from psephos.process import ChildProcess
 RUNS: dict[Size, Sequence[tuple[int, int]]] = {
     "smoke": ((20_000, 1),),
     "quick": ((300_000, 2),),
-    "full": ((1_000_000, 2), (5_000_000, 1)),
+    "full": ((1_000_000, 3), (5_000_000, 1)),
 }
 THREADS = 2  # of Kafka Streams, as many as there are cores
 GIVE_UP_S = 1200.0
@@ -139,6 +140,13 @@ def follow(session: Session, run: Run, folder: Path, *, from_start: bool = True)
     if from_start:
         _forget(session, run.group)
     ends, before = session.ends(), _committed(session, run.group)
+    ports = [int(environ["PSEPHOS_ADMIN_PORT"]) for environ in run.environs if environ]
+
+    def begun(done: list[int]) -> bool:
+        """NB: a worker that still starts while another one counts would have its start in the CPU a vote."""
+        counting = sum(done) > sum(before) and all(answers(port, "/readyz") for port in ports)
+        return counting or done == ends
+
     children = [
         ChildProcess(f"{run.group}-{number}", command, folder / f"{number}.log", environ)
         for number, (command, environ) in enumerate(zip(run.commands, run.environs, strict=True))
@@ -149,7 +157,7 @@ def follow(session: Session, run: Run, folder: Path, *, from_start: bool = True)
     pids = [child.pid for child in children if child.pid is not None]
     try:
         with Watch(pids) as watch:
-            first = _wait(session, run.group, children, lambda done: sum(done) > sum(before) or done == ends)
+            first = _wait(session, run.group, children, begun)
             first_at, first_cost = time.monotonic(), cost(pids)
             _wait(session, run.group, children, lambda done: done == ends)
             last_at, last_cost = time.monotonic(), cost(pids)

@@ -11,8 +11,8 @@ from bench.tally import follow, ours
 from bench.votes import Session
 from psephos.dev.servers import Backends
 
-VOTES: dict[Size, int] = {"smoke": 20_000, "quick": 300_000, "full": 1_000_000}
-ROUNDS: dict[Size, int] = {"smoke": 1, "quick": 1, "full": 2}
+VOTES: dict[Size, int] = {"smoke": 20_000, "quick": 300_000, "full": 3_000_000}
+ROUNDS: dict[Size, int] = {"smoke": 1, "quick": 1, "full": 3}
 WORKERS = (1, 2, 4)
 KNOWN: dict[Size, Sequence[int]] = {
     "smoke": (1_000, 10_000),
