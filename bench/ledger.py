@@ -16,12 +16,13 @@ from typing import Any
 from bench import plots
 from bench.processes import Watch, cost
 from bench.running import Figures, Size, say, servers, shown
-from bench.tally import follow, ours
+from bench.tally import follow, ours, wait_until_left
 from bench.votes import Session
 from psephos.codec.blocks import decode_block
 from psephos.dev.ports import free_port
 from psephos.ledger import Ledger
 from psephos.ledger.ledger import dynamodb_client
+from psephos.log import tally_group
 from psephos.process import ChildProcess
 from psephos.settings import Settings, load_settings
 
@@ -78,6 +79,7 @@ def _rebuild(session: Session, environ: dict[str, str]) -> Figures:
     with tempfile.TemporaryDirectory(prefix="psephos-bench-") as folder:
         log = Path(folder) / "rebuild.log"
         told = {**environ, "PSEPHOS_DATA_DIR": folder, "PSEPHOS_ADMIN_PORT": str(free_port())}
+        wait_until_left(session, tally_group(session.settings.session_uid))
         child = ChildProcess("rebuild", (sys.executable, "-m", "psephos.tally"), log, told)
         child.start()
         assert child.pid is not None

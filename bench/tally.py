@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
+from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from bench import plots
@@ -40,7 +40,7 @@ RUNS: dict[Size, Sequence[tuple[int, int]]] = {
 }
 THREADS = 2  # of Kafka Streams, as many as there are cores
 GIVE_UP_S = 1200.0
-FORGET_S = 120.0  # more than a member's session
+LEFT_S = 120.0  # more than a member's session
 _LOOK_S = 0.05
 OURS, STREAMS, QUIX = "Psephos", "Kafka Streams 4.3.1", "Quix Streams"
 
@@ -137,6 +137,7 @@ def follow(session: Session, run: Run, folder: Path, *, from_start: bool = True)
 
     `from_start`: they have nothing yet; else they go on where their group is, and what was left is measured.
     """
+    wait_until_left(session, run.group)
     if from_start:
         _forget(session, run.group)
     ends, before = session.ends(), _committed(session, run.group)
@@ -195,16 +196,19 @@ def _wait(
     return done
 
 
+def wait_until_left(session: Session, group: str) -> None:
+    """Until the group has no members: one that has ended keeps its partitions until its session is over."""
+    deadline = time.monotonic() + LEFT_S
+    while _admin(session).describe_consumer_groups([group])[group].result(30).members:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{group} has members {LEFT_S:.0f} s after the last one was ended")
+        time.sleep(_LOOK_S)
+
+
 def _forget(session: Session, group: str) -> None:
     """Takes the offsets of an earlier round away: where its group ended would look like this round's end."""
-    deadline = time.monotonic() + FORGET_S
-    while sum(_committed(session, group)):
-        try:
-            _admin(session).delete_consumer_groups([group])[group].result(30)
-        except KafkaException as error:  # as long as a member that was ended counts as one
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"{group} can't be deleted: {error}") from None
-            time.sleep(_LOOK_S)
+    if sum(_committed(session, group)):
+        _admin(session).delete_consumer_groups([group])[group].result(30)
 
 
 def _committed(session: Session, group: str) -> list[int]:
