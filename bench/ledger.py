@@ -9,28 +9,34 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from bench import plots
 from bench.processes import Watch, cost
 from bench.running import Figures, Size, say, servers, shown
-from bench.tally import follow, ours
+from bench.tally import follow, ours, wait_until_left
 from bench.votes import Session
 from psephos.codec.blocks import decode_block
 from psephos.dev.ports import free_port
 from psephos.ledger import Ledger
 from psephos.ledger.ledger import dynamodb_client
+from psephos.log import tally_group
 from psephos.process import ChildProcess
 from psephos.settings import Settings, load_settings
 
-VOTES: dict[Size, Sequence[int]] = {"quick": (100_000, 300_000), "full": (1_000_000, 5_000_000)}
-GIVE_UP_S = 900.0
+VOTES: dict[Size, Sequence[int]] = {
+    "smoke": (10_000, 20_000),
+    "quick": (100_000, 300_000),
+    "full": (1_000_000, 5_000_000, 20_000_000),
+}
+COUNTING = 2  # workers that write the ledger: that is not what is measured here
+GIVE_UP_S = 1200.0
 ONE_ITEM_UNITS = 1  # DynamoDB bills a write unit an item of up to a KB
 
 
-def measure(size: Size) -> Figures:
+def measure(size: Size) -> Iterator[Figures]:
     """One session that grows; each number of votes is measured when it is reached."""
     grown = []
     with servers() as backends, tempfile.TemporaryDirectory(prefix="psephos-bench-") as folder:
@@ -42,7 +48,7 @@ def measure(size: Size) -> Figures:
             figures = {"votes": votes, **_rebuild(session, environ), **_recount(session, environ)}
             grown.append({**figures, **_write_units(load_settings(environ), session)})
             say(f"  {shown(grown[-1])}")
-    return {"grown": grown}
+            yield {"grown": grown}
 
 
 def draw(figures: Figures, folder: Path) -> None:
@@ -64,7 +70,8 @@ def draw(figures: Figures, folder: Path) -> None:
 
 def _count(session: Session, environ: dict[str, str], folder: Path) -> None:
     with tempfile.TemporaryDirectory(dir=folder) as stores:
-        follow(session, ours(session, Path(stores), environ=environ), Path(stores), from_start=False)
+        run = ours(session, Path(stores), workers=COUNTING, environ=environ)
+        follow(session, run, Path(stores), from_start=False)
 
 
 def _rebuild(session: Session, environ: dict[str, str]) -> Figures:
@@ -72,6 +79,7 @@ def _rebuild(session: Session, environ: dict[str, str]) -> Figures:
     with tempfile.TemporaryDirectory(prefix="psephos-bench-") as folder:
         log = Path(folder) / "rebuild.log"
         told = {**environ, "PSEPHOS_DATA_DIR": folder, "PSEPHOS_ADMIN_PORT": str(free_port())}
+        wait_until_left(session, tally_group(session.settings.session_uid))
         child = ChildProcess("rebuild", (sys.executable, "-m", "psephos.tally"), log, told)
         child.start()
         assert child.pid is not None

@@ -1,13 +1,11 @@
-"""From an order to the last process that obeys it, on a local stack: `python -m bench.obeying --orders 20`.
+"""From an order to the last process that obeys it, on a local stack.
 
 Each ingest and each gateway process has a port of its own here and is asked at its own door, again and again,
 until it says what was ordered. The contract of the architecture is two seconds.
 """
 
-import argparse
 import http.client
 import json
-import os
 import statistics
 import sys
 import tempfile
@@ -19,11 +17,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from bench import plots
+from bench.running import Figures, Size, say
 from psephos.dev.ports import LOOPBACK, free_port
 from psephos.dev.stack import Stack
 from psephos.lifecycle import OrderBook, Wishes
 from psephos.lifecycle.clock import now_ms
-from psephos.observability import configure_logs
 from psephos.process import ChildProcess
 from psephos.session import parse_session
 
@@ -36,6 +35,8 @@ spec:
   voters:
     tokens: {issuer: "https://id.example", audience: orders}
 """
+ORDERS: dict[Size, int] = {"smoke": 2, "quick": 10, "full": 20}  # of each kind
+NAMES = {"pause": "pause, resume", "extend": "a later end"}
 GIVE_UP_S = 60.0
 HOUR_MS = 3_600_000
 _LOOK_S = 0.005
@@ -53,11 +54,34 @@ class Door(NamedTuple):
         return self.name.startswith("ingest")
 
 
-class Figures(NamedTuple):
+class Obeyed(NamedTuple):
     """Seconds from the order on, one an order: until its record was written, and until the last process obeyed."""
 
     written: Sequence[float]
     obeyed: Sequence[float]
+
+
+def measure(size: Size) -> Iterator[Figures]:
+    """Milliseconds of each order."""
+    found: dict[str, Obeyed] = {}
+    with tempfile.TemporaryDirectory() as folder, Stack(Path(folder), parse_session(SESSION), SESSION) as stack:
+        book = OrderBook(stack.settings.orders_dir, stack.session.name)
+        with processes(stack) as doors:
+            for name, order in (("pause", pauses), ("extend", extensions)):
+                found[name] = order(book, doors, ORDERS[size])
+                yield {"processes": [door.name for door in doors], "orders": _millis(found)}
+            say(table(found))
+
+
+def draw(figures: Figures, folder: Path) -> None:
+    times = figures["orders"].items()
+    plots.bars(
+        folder / "obeying.svg",
+        "From an order to the last process that obeys it: the longest time",
+        "ms",
+        {NAMES[name]: max(each["obeyedMillis"]) for name, each in times},
+        ours=tuple(NAMES.values()),
+    )
 
 
 @contextmanager
@@ -90,18 +114,18 @@ def processes(stack: Stack, ingests: int = 2, gateways: int = 2) -> Iterator[lis
         yield doors
 
 
-def pauses(book: OrderBook, doors: Sequence[Door], orders: int) -> Figures:
+def pauses(book: OrderBook, doors: Sequence[Door], orders: int) -> Obeyed:
     """Pauses and resumes by turns."""
     return _measure(book, doors, orders, lambda turn: Wishes(paused=turn % 2 == 0), _phase_of)
 
 
-def extensions(book: OrderBook, doors: Sequence[Door], orders: int) -> Figures:
+def extensions(book: OrderBook, doors: Sequence[Door], orders: int) -> Obeyed:
     """Moves the end an hour further each time."""
     end = now_ms() + HOUR_MS
     return _measure(book, doors, orders, lambda turn: Wishes(closes_at=end + turn * HOUR_MS), _end_of)
 
 
-def table(figures: dict[str, Figures]) -> str:
+def table(figures: dict[str, Obeyed]) -> str:
     """Milliseconds: p50 and greatest."""
     lines = [f"{'order':<10}{'n':>4}{'written p50':>14}{'max':>8}{'obeyed p50':>14}{'max':>8}   (ms)"]
     for name, found in figures.items():
@@ -112,13 +136,20 @@ def table(figures: dict[str, Figures]) -> str:
     return "\n".join(lines)
 
 
+def _millis(found: dict[str, Obeyed]) -> Figures:
+    return {
+        name: {f"{side}Millis": [1000 * each for each in seconds] for side, seconds in by._asdict().items()}
+        for name, by in found.items()
+    }
+
+
 def _measure(
     book: OrderBook,
     doors: Sequence[Door],
     orders: int,
     order: Callable[[int], Wishes],
     shown: Callable[[Door], object],
-) -> Figures:
+) -> Obeyed:
     written, obeyed = [], []
     for turn in range(orders):
         begun = time.monotonic()
@@ -128,7 +159,7 @@ def _measure(
         for door in doors:
             _wait_until(partial(shown, door), wanted, door.name)
         obeyed.append(time.monotonic() - begun)
-    return Figures(written, obeyed)
+    return Obeyed(written, obeyed)
 
 
 def _phase_of(door: Door) -> object:
@@ -193,27 +224,3 @@ def _wait_until(said: Callable[[], object], wanted: object, who: str) -> None:
 
 def _port(url: str) -> int:
     return int(url.rpartition(":")[2])
-
-
-def main() -> None:
-    """Prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--orders", type=int, default=20, help="of each kind")
-    parser.add_argument("--ingests", type=int, default=2)
-    parser.add_argument("--gateways", type=int, default=2)
-    wanted = parser.parse_args()
-    configure_logs(role="bench", level="warning", form="console")
-    with tempfile.TemporaryDirectory() as folder, Stack(Path(folder), parse_session(SESSION), SESSION) as stack:
-        book = OrderBook(stack.settings.orders_dir, stack.session.name)
-        with processes(stack, wanted.ingests, wanted.gateways) as doors:
-            found = {
-                "pause": pauses(book, doors, wanted.orders),
-                "extend": extensions(book, doors, wanted.orders),
-            }
-    load = os.getloadavg()[0]
-    head = f"{wanted.ingests} ingest and {wanted.gateways} gateway processes; load of the machine {load:.1f}"
-    sys.stdout.write(f"{head}\n{table(found)}\n")
-
-
-if __name__ == "__main__":
-    main()

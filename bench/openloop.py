@@ -17,16 +17,29 @@ from psephos.dev.ports import LOOPBACK
 
 CONNECTIONS = 256
 _TICK_S = 0.001
+_SLOWEST_TICK_S = 0.02  # where less is due: a client of many loads would use the CPU that is measured
 _ANSWERS_S = 10.0  # for those that are still under way at the end
+_STATUS = slice(9, 12)  # of a head's first line
 _LENGTH = b"\r\nContent-Length: "
 
 
 class Latencies(NamedTuple):
-    """Milliseconds, of every request. refused: how many got another answer than 202; missing: or none at all."""
+    """Milliseconds, of every request. refused: how many got another answer than 202; missing: or none at all.
+
+    seconds: from the first that was due to the last answer. why: the head of the first answer that refused one.
+    """
 
     millis: list[float]
     refused: int
     missing: int
+    seconds: float
+    why: str
+
+    def require_all(self) -> None:
+        """Raises RuntimeError unless all were accepted."""
+        if self.refused or self.missing:
+            why = f" ({self.why})" if self.why else ""
+            raise RuntimeError(f"{self.refused} votes were refused{why}, {self.missing} got no answer")
 
     def percentile(self, percent: int) -> float:
         return statistics.quantiles(self.millis, n=100, method="inclusive")[percent - 1]
@@ -48,6 +61,7 @@ class Load:
         self.waiting: deque[float] = deque()
         self.millis: list[float] = []
         self.refused = 0
+        self.why = ""
         self._total = 0
         self._over: asyncio.Future[None]
 
@@ -61,6 +75,7 @@ class Load:
             for _ in range(self._number)
         ]
         self.idle = [connection for _, connection in made]
+        tick_s = min(_SLOWEST_TICK_S, max(_TICK_S, 0.1 / self._rate))
         began, asked = perf_counter(), 0
         while asked < self._total and not self._over.done():
             due = min(self._total, int((perf_counter() - began) * self._rate) + 1)
@@ -69,17 +84,20 @@ class Load:
                 self.when_due(number, self.waiting[-1])
             asked = due
             self.send()
-            await asyncio.sleep(_TICK_S)
+            await asyncio.sleep(tick_s)
         with suppress(TimeoutError):
             async with asyncio.timeout(_ANSWERS_S):
                 await self._over
+        took = perf_counter() - began
         for transport, _ in made:
             transport.abort()
-        return Latencies(self.millis, self.refused, self._total - len(self.millis))
+        return Latencies(self.millis, self.refused, self._total - len(self.millis), took, self.why)
 
-    def answered(self, connection: "_Connection", due: float, *, accepted: bool) -> None:
+    def answered(self, connection: "_Connection", due: float, head: bytes) -> None:
         self.millis.append((perf_counter() - due) * 1000)
-        self.refused += not accepted
+        if head[_STATUS] != b"202":
+            self.refused += 1
+            self.why = self.why or head.partition(b"\r\n")[0].decode(errors="replace")
         self.idle.append(connection)
         if len(self.millis) == self._total and not self._over.done():
             self._over.set_result(None)
@@ -129,5 +147,5 @@ class _Connection(asyncio.Protocol):
             self._answered()
 
     def _answered(self) -> None:
-        accepted, self._head = self._head[9:12] == b"202", b""
-        self._load.answered(self, self._due, accepted=accepted)
+        head, self._head = self._head, b""
+        self._load.answered(self, self._due, head)

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+HEADROOM = 1.25  # above the highest point: for it, and the legend
 OURS, THEIRS = "#2f6f4f", "#b0b7bd"
 
 
@@ -16,7 +17,7 @@ def bars(
         names = list(values)[::-1]
         colours = [OURS if name.startswith(tuple(ours)) else THEIRS for name in names]
         drawn = axes.barh(names, [values[name] for name in names], color=colours)
-        axes.bar_label(drawn, labels=[f" {values[name]:,.4g} {unit}" for name in names])
+        axes.bar_label(drawn, labels=[f" {_number(values[name])} {unit}" for name in names])
         axes.margins(x=0.3)
         axes.xaxis.set_visible(False)
         axes.spines[["bottom", "left"]].set_visible(False)
@@ -38,12 +39,20 @@ def lines(
             axes.plot([at for at, _ in points], [value for _, value in points], marker="o", label=name)
         axes.set_xlabel(x)
         axes.set_ylabel(y)
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(bottom=0, top=HEADROOM * max(value for points in series.values() for _, value in points))
         if log_x:
             axes.set_xscale("log")
+        at = sorted({at for points in series.values() for at, _ in points})
+        axes.set_xticks(at, [_number(each) for each in at])
+        axes.minorticks_off()
         if len(series) > 1:
-            axes.legend(frameon=False)
+            axes.legend(frameon=False, ncols=len(series), loc="upper right")
         axes.grid(axis="y", alpha=0.3)
+
+
+def _number(value: float) -> str:
+    """Three digits or more, no exponent."""
+    return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.3g}"
 
 
 @contextmanager

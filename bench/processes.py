@@ -76,7 +76,11 @@ class Watch:
     def _sample(self) -> None:
         while True:
             now = cost(self._pids)
-            self.peak = Cost(*map(max, self.peak, now))
+            self.peak = Cost(
+                max(self.peak.cpu_s, now.cpu_s),
+                max(self.peak.resident, now.resident),
+                max(self.peak.private, now.private),
+            )
             if self._over.wait(_SAMPLE_S):
                 return
 

@@ -6,6 +6,7 @@ import platform
 import statistics
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -16,11 +17,15 @@ from typing import Any, Literal
 from bench.processes import wait_until_quiet
 from psephos.dev.servers import Backends
 
-Size = Literal["quick", "full"]
+Size = Literal["smoke", "quick", "full"]
 Figures = dict[str, Any]
-FOLDER = Path(__file__).parent.parent / "docs" / "benchmarks"
+_ROOT = Path(__file__).parent.parent
+FOLDER = _ROOT / "docs" / "benchmarks"
+SMOKE_FOLDER = _ROOT / "build" / "benchmarks"  # figures of a smoke run say nothing: no page shows them
 #: Servers at their own speed: both compilers, a heap that holds what is measured.
 FAST_JAVA = ("-XX:+UseSerialGC", "-XX:-UsePerfData", "-Xmx2g")
+START_S = 300.0  # of the servers, on a machine that is busy with other work
+REST_S = 10.0  # at most, for what the contender before has left behind
 _TOLD = ("msgspec", "lmdb", "confluent-kafka", "boto3", "aiohttp", "uvloop")
 
 
@@ -29,25 +34,53 @@ def servers(**how: Any) -> Iterator[Backends]:
     """Kafka, Redis and DynamoDB Local (in memory: it stands in for a service elsewhere), in a fresh folder."""
     with tempfile.TemporaryDirectory(prefix="psephos-bench-") as folder:
         given = {"dynamodb_in_memory": True, "java_options": FAST_JAVA, **how}
-        with Backends(Path(folder), **given) as backends:
+        backends = Backends(Path(folder), **given)
+        backends.start(START_S)
+        try:
             yield backends
+        finally:
+            backends.stop()
 
 
-def in_turn(contenders: Mapping[str, Callable[[], Figures]], rounds: int) -> dict[str, list[Figures]]:
-    """Each contender once a round, one after the other, each on a machine that has come to rest."""
+def in_turn(
+    contenders: Mapping[str, Callable[[], Figures]], rounds: int, *, rest_s: float = REST_S
+) -> Iterator[dict[str, list[Figures]]]:
+    """Each contender once a round, one after the other, each on a machine that has come to rest.
+
+    Yields all that is found so far, after each measurement.
+    """
     found: dict[str, list[Figures]] = {name: [] for name in contenders}
     for number in range(1, rounds + 1):
         for name, measure in contenders.items():
-            wait_until_quiet()
+            wait_until_quiet(timeout_s=rest_s)
             figures = measure()
             found[name].append(figures)
-            say(f"  round {number}  {name:<24} {shown(figures)}")
-    return found
+            say(f"  round {number} of {rounds}  {name:<24} {shown(figures)}")
+            yield found
+
+
+def rest_of(size: Size) -> float:
+    """Seconds that a measurement waits for a quiet machine, at most."""
+    return 0.0 if size == "smoke" else REST_S
 
 
 def median(rounds: Sequence[Figures], name: str) -> float:
     """Of one figure over all rounds."""
-    return statistics.median(each[name] for each in rounds)
+    return float(statistics.median(each[name] for each in rounds))
+
+
+class Progress:
+    """Says how far something long is, every few seconds."""
+
+    def __init__(self, what: str, whole: int, every_s: float = 10.0) -> None:
+        self._what, self._whole, self._every_s = what, whole, every_s
+        self._began = self._told = time.monotonic()
+
+    def at(self, done: int) -> None:
+        now = time.monotonic()
+        if now - self._told >= self._every_s:
+            self._told = now
+            say(f"    {self._what}: {done:,} of {self._whole:,} after {now - self._began:.0f} s")
 
 
 def shown(figures: Figures) -> str:
@@ -60,11 +93,11 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
-def keep(name: str, figures: Figures, size: Size, folder: Path = FOLDER) -> Path:
-    """Writes what was measured, and where, to NAME.json."""
+def keep(name: str, figures: Figures, size: Size, folder: Path = FOLDER, *, complete: bool = True) -> Path:
+    """Writes what was measured, and where, to NAME.json; `complete`: whether the run came to its end."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.json"
-    document = {"benchmark": name, "size": size, "machine": machine(), **figures}
+    document = {"benchmark": name, "size": size, "complete": complete, "machine": machine(), **figures}
     path.write_text(json.dumps(document, indent=1) + "\n")
     return path
 

@@ -2,7 +2,8 @@
 
 Load comes at a constant rate whatever becomes of it (`openloop`). Among it are probes, each a vote for an option
 that few vote for: a frame whose total of that option has grown holds the probe, exactly. Its time counts from when
-it was due. The viewer is a WebSocket; servers, roles, voters and viewer share the machine.
+it was due. The viewer is a WebSocket; servers, roles, voters and viewer share the machine. What full load is
+says a flood before: more votes than are taken, by the same client, all roles running.
 """
 
 import asyncio
@@ -10,7 +11,7 @@ import statistics
 import tempfile
 from collections import deque
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -23,16 +24,20 @@ import uvloop
 from bench import openloop, plots
 from bench.polls import Poll, vote_request
 from bench.processes import cost
-from bench.running import Figures, Size, in_turn, median, servers
+from bench.running import Figures, Size, in_turn, median, rest_of, say, servers
 from psephos.dev.ports import LOOPBACK
 
 PROBED = 20  # options; each gets a probe a second
 PROBES_PER_SECOND = 20
-RATES = {"quick": (500, 2_000), "full": (250, 500, 1_000, 2_000, 4_000)}
-ROUNDS = {"quick": 1, "full": 3}
-SECONDS = {"quick": 15.0, "full": 30.0}
-WARM_UP_S = 5.0
-LAST_FRAMES_S = 5.0
+LOW_RATE = 100
+SHARES = {"half load": 0.5, "near full": 0.9}  # of the rate that was found
+ROUNDS: dict[Size, int] = {"smoke": 1, "quick": 1, "full": 3}
+SECONDS: dict[Size, float] = {"smoke": 3.0, "quick": 15.0, "full": 20.0}
+CALM_S = 2.0
+FLOOD = 20_000  # votes a second, more than these two cores take
+FLOOD_S: dict[Size, float] = {"smoke": 0.3, "quick": 3.0, "full": 4.0}
+LAST_FRAMES_S = 20.0  # for probes that are on no frame at the end of the load
+NO_LIMIT = 1_000_000  # votes in flight: a flood is to wait, not to be refused
 ROLES = ("ingest", "tally", "projector", "gateway")
 
 
@@ -77,11 +82,11 @@ class Viewer:
 
 
 def voters(poll: Poll, numbers: Iterator[int], votes: int, every: int) -> list[tuple[bytes, str | None]]:
-    """Requests in their order, each with the option of its probe if it is one."""
+    """Requests in their order, each with the option of its probe if it is one: each of so many, if any."""
     found = []
     for place in range(votes):
         token = poll.token(f"voter-{next(numbers)}")
-        option = f"p{place // every % PROBED}" if place % every == 0 else None
+        option = f"p{place // every % PROBED}" if every and place % every == 0 else None
         body = f'{{"choices":["{option or "ada"}"]}}'.encode()
         found.append((vote_request(f"{poll.path}/votes", token, body), option))
     return found
@@ -95,25 +100,30 @@ async def play(ingest: int, gateway: str, requests: list[tuple[bytes, str | None
     load = openloop.Load(ingest, (request for request, _ in requests), rate)
     load.when_due = lambda number, due: viewer.sent(requests[number][1], due)
     found = await load.run(len(requests) / rate)
-    if found.refused or found.missing:
-        raise RuntimeError(f"{found.refused} votes were refused, {found.missing} got no answer")
-    try:
+    found.require_all()
+    with suppress(TimeoutError):  # those that are missing then are told
         async with asyncio.timeout(LAST_FRAMES_S):
             await viewer.all_shown()
-    except TimeoutError:
-        raise RuntimeError(f"{viewer.missing} probes were on no frame within {LAST_FRAMES_S:.0f} s") from None
-    finally:
-        watching.cancel()
+    watching.cancel()
     return viewer
 
 
-def measure(size: Size) -> Figures:
+def flood(poll: Poll, ingest: int, numbers: Iterator[int], seconds: float) -> float:
+    """The votes a second that are taken of too many."""
+    requests = voters(poll, numbers, round(FLOOD * seconds), every=0)
+    load = openloop.Load(ingest, (request for request, _ in requests), FLOOD)
+    found = uvloop.run(load.run(seconds))
+    found.require_all()
+    return len(found.millis) / found.seconds
+
+
+def measure(size: Size) -> Iterator[Figures]:
     options = [{"id": name} for name in ("ada", *(f"p{number}" for number in range(PROBED)))]
     with ExitStack() as held:
         folder = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="psephos-bench-")))
         ballot = {"type": "single", "options": options}
         poll = Poll(held.enter_context(servers()), folder / "poll", partitions=4, ballot=ballot)
-        roles = {name: held.enter_context(poll.role(name)) for name in ROLES}
+        roles = {name: held.enter_context(poll.role(name, ingest_queue=NO_LIMIT)) for name in ROLES}
         numbers, gateway = count(), f"http://{LOOPBACK}:{roles['gateway'].port}{poll.path}"
 
         def at(rate: int, seconds: float) -> Figures:
@@ -125,20 +135,26 @@ def measure(size: Size) -> Figures:
             return {
                 "votesPerSecond": rate,
                 "probes": len(viewer.millis),
+                "missing": viewer.missing,
                 "p50Millis": found[49],
                 "p99Millis": found[98],
                 "framesPerSecond": viewer.frames / seconds,
                 **{f"{name}Cores": cpu_s / seconds for name, cpu_s in spent.items()},
             }
 
-        at(RATES[size][0], WARM_UP_S)
-        contenders = {f"{rate} votes/s": partial(at, rate, SECONDS[size]) for rate in RATES[size]}
-        return {"rounds": in_turn(contenders, ROUNDS[size])}
+        flood(poll, roles["ingest"].port, numbers, FLOOD_S[size])  # to warm up
+        full = flood(poll, roles["ingest"].port, numbers, FLOOD_S[size])
+        say(f"  full load: {full:,.0f} votes/s")
+        at(LOW_RATE, CALM_S)  # until what the flood has left is counted
+        rates = {f"{LOW_RATE} votes/s": LOW_RATE, **{name: round(share * full) for name, share in SHARES.items()}}
+        contenders = {name: partial(at, rate, SECONDS[size]) for name, rate in rates.items()}
+        for rounds in in_turn(contenders, ROUNDS[size], rest_s=rest_of(size)):
+            yield {"fullVotesPerSecond": full, "rounds": rounds}
 
 
 def draw(figures: Figures, folder: Path) -> None:
     series: dict[str, list[tuple[float, float]]] = {"p50": [], "p99": []}
-    for rounds in figures["rounds"].values():
+    for rounds in filter(None, figures["rounds"].values()):
         for name, points in series.items():
             points.append((rounds[0]["votesPerSecond"], median(rounds, f"{name}Millis")))
     plots.lines(folder / "screen.svg", "From a vote's POST to a viewer's frame", "votes a second", "ms", series)

@@ -13,9 +13,8 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from operator import lt
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,8 +23,9 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from bench import plots
 from bench.peers import quix, streams
-from bench.processes import Watch, cost
-from bench.running import Figures, Size, in_turn, median, say, servers
+from bench.polls import answers
+from bench.processes import NOTHING, Watch, cost
+from bench.running import Figures, Progress, Size, in_turn, median, rest_of, say, servers
 from bench.votes import Session
 from psephos.dev.ports import free_port
 from psephos.dev.servers import Backends
@@ -34,12 +34,13 @@ from psephos.process import ChildProcess
 
 #: Votes, and in how many rounds they are counted.
 RUNS: dict[Size, Sequence[tuple[int, int]]] = {
+    "smoke": ((20_000, 1),),
     "quick": ((300_000, 2),),
     "full": ((1_000_000, 3), (5_000_000, 1)),
 }
-SLOWEST = 2_000_000  # votes that Quix Streams is asked to count at most: more would take minutes a round
 THREADS = 2  # of Kafka Streams, as many as there are cores
-GIVE_UP_S = 600.0
+GIVE_UP_S = 1200.0
+LEFT_S = 120.0  # more than a member's session
 _LOOK_S = 0.05
 OURS, STREAMS, QUIX = "Psephos", "Kafka Streams 4.3.1", "Quix Streams"
 
@@ -52,36 +53,39 @@ class Run(NamedTuple):
     environs: Sequence[dict[str, str]]
 
 
-def measure(size: Size) -> Figures:
+def measure(size: Size) -> Iterator[Figures]:
+    runs: dict[str, dict[str, list[Figures]]] = {}
     with servers() as backends, tempfile.TemporaryDirectory(prefix="psephos-bench-") as folder:
-        runs = {str(votes): _beside(backends, Path(folder), votes, rounds) for votes, rounds in RUNS[size]}
-    return {"runs": runs}
+        for votes, rounds in RUNS[size]:
+            contenders = _contenders(backends, Path(folder), votes)
+            for found in in_turn(contenders, rounds, rest_s=rest_of(size)):
+                yield {"runs": {**runs, str(votes): found}}
+            runs[str(votes)] = found
 
 
 def draw(figures: Figures, folder: Path) -> None:
     for votes, rounds in figures["runs"].items():
-        title = f"{int(votes):,} votes, a tenth of them duplicates: "
+        title = f"{int(votes):,} votes, a tenth duplicates: "
         for name, unit, what in (
             ("votes_a_second", "votes/s", "votes a second"),
-            ("cpu_us_a_vote", "µs", "CPU a vote, all processes of the role"),
+            ("cpu_us_a_vote", "µs", "CPU a vote"),
         ):
             values = {contender: median(found, name) for contender, found in rounds.items() if found}
             plots.bars(folder / f"tally-{votes}-{name.replace('_', '-')}.svg", title + what, unit, values)
 
 
-def _beside(backends: Backends, folder: Path, votes: int, rounds: int) -> dict[str, list[Figures]]:
+def _contenders(backends: Backends, folder: Path, votes: int) -> dict[str, Callable[[], Figures]]:
+    """All on one topic, which is filled first."""
     session = Session(backends, folder / f"session-{votes}")
     began = time.monotonic()
     session.produce(votes)
     say(f"  {votes:,} votes in {session.partitions} partitions after {time.monotonic() - began:.0f} s")
-    contenders: dict[str, Callable[[], Figures]] = {
+    return {
         f"{OURS}, 1 worker": partial(_measure, session, partial(ours, session)),
         f"{OURS}, 2 workers": partial(_measure, session, partial(ours, session, workers=2)),
         STREAMS: partial(_measure, session, partial(_streams, session)),
+        QUIX: partial(_measure, session, partial(_quix, session)),
     }
-    if votes <= SLOWEST:
-        contenders[QUIX] = partial(_measure, session, partial(_quix, session))
-    return in_turn(contenders, rounds)
 
 
 def _measure(session: Session, prepare: Callable[[Path], Run]) -> Figures:
@@ -117,8 +121,7 @@ def _quix(session: Session, folder: Path) -> Run:
 
 
 def _make_topic(session: Session, name: str) -> None:
-    admin = AdminClient(client_config(session.settings))
-    for future in admin.create_topics([NewTopic(name, session.partitions, 1)]).values():
+    for future in _admin(session).create_topics([NewTopic(name, session.partitions, 1)]).values():
         try:
             future.result(30)
         except Exception as error:
@@ -134,13 +137,16 @@ def follow(session: Session, run: Run, folder: Path, *, from_start: bool = True)
 
     `from_start`: they have nothing yet; else they go on where their group is, and what was left is measured.
     """
+    wait_until_left(session, run.group)
+    if from_start:
+        _forget(session, run.group)
     ends, before = session.ends(), _committed(session, run.group)
+    ports = [int(environ["PSEPHOS_ADMIN_PORT"]) for environ in run.environs if environ]
 
     def begun(done: list[int]) -> bool:
-        """NB: the group of an earlier round begins where that one ended; its first commits take it back."""
-        if from_start:
-            return sum(done) > 0 and all(map(lt, done, ends))
-        return done == ends or sum(done) > sum(before)
+        """NB: a worker that still starts while another one counts would have its start in the CPU a vote."""
+        counting = sum(done) > sum(before) and all(answers(port, "/readyz") for port in ports)
+        return counting or done == ends
 
     children = [
         ChildProcess(f"{run.group}-{number}", command, folder / f"{number}.log", environ)
@@ -160,11 +166,15 @@ def follow(session: Session, run: Run, folder: Path, *, from_start: bool = True)
         for child in children:
             child.stop()
         shutil.rmtree(folder / "state", ignore_errors=True)
-    votes = max(1, sum(ends) - sum(first))
+    whole = max(1, sum(ends) - sum(before))
+    if (
+        votes := sum(ends) - sum(first)
+    ) == 0:  # so few that the first commit had them all: the start is in the rate
+        votes, first_at, first_cost = whole, began, NOTHING
     return {
         "votes_a_second": votes / (last_at - first_at),
         "cpu_us_a_vote": (last_cost.cpu_s - first_cost.cpu_s) / votes * 1e6,
-        "cpu_us_a_vote_whole": last_cost.cpu_s / (sum(ends) - (0 if from_start else sum(before)) or 1) * 1e6,
+        "cpu_us_a_vote_whole": last_cost.cpu_s / whole * 1e6,
         "seconds_whole": last_at - began,
         "peak_private_mb": watch.peak.private / 1e6,
         "peak_resident_mb": watch.peak.resident / 1e6,
@@ -174,8 +184,9 @@ def follow(session: Session, run: Run, folder: Path, *, from_start: bool = True)
 def _wait(
     session: Session, group: str, children: Sequence[ChildProcess], enough: Callable[[list[int]], bool]
 ) -> list[int]:
-    deadline = time.monotonic() + GIVE_UP_S
+    deadline, progress = time.monotonic() + GIVE_UP_S, Progress(f"{group} has committed", session.votes)
     while not enough(done := _committed(session, group)):
+        progress.at(sum(done))
         ended = next((child for child in children if not child.running), None)
         if ended is not None:
             raise RuntimeError(f"{ended.name} ended with exit code {ended.exit_code}: {ended.last_words()}")
@@ -185,13 +196,36 @@ def _wait(
     return done
 
 
+def wait_until_left(session: Session, group: str) -> None:
+    """Until the group has no members: one that has ended keeps its partitions until its session is over."""
+    deadline = time.monotonic() + LEFT_S
+    while _admin(session).describe_consumer_groups([group])[group].result(30).members:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{group} has members {LEFT_S:.0f} s after the last one was ended")
+        time.sleep(_LOOK_S)
+
+
+def _forget(session: Session, group: str) -> None:
+    """Takes the offsets of an earlier round away: where its group ended would look like this round's end."""
+    if sum(_committed(session, group)):
+        _admin(session).delete_consumer_groups([group])[group].result(30)
+
+
 def _committed(session: Session, group: str) -> list[int]:
     """Offsets that the group has committed, by partition; 0 where it has none."""
-    admin = _admins.setdefault(session.settings.kafka_bootstrap, AdminClient(client_config(session.settings)))
     asked = [TopicPartition(session.topic, number) for number in range(session.partitions)]
-    answer = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group, asked)])[group].result(30)
+    answer = (
+        _admin(session).list_consumer_group_offsets([ConsumerGroupTopicPartitions(group, asked)])[group].result(30)
+    )
     offsets = {each.partition: max(0, each.offset) for each in answer.topic_partitions}
     return [offsets.get(number, 0) for number in range(session.partitions)]
+
+
+def _admin(session: Session) -> AdminClient:
+    brokers = session.settings.kafka_bootstrap
+    if brokers not in _admins:
+        _admins[brokers] = AdminClient(client_config(session.settings))
+    return _admins[brokers]
 
 
 _admins: dict[str, AdminClient] = {}

@@ -10,7 +10,8 @@ from typing import Any
 import yaml
 from confluent_kafka import Producer
 
-from psephos.codec.votes import WEIGHT_ONE, encode_vote, partition_of
+from bench.running import Progress
+from psephos.codec.votes import VOTER_BYTES, WEIGHT_ONE, encode_vote, partition_of
 from psephos.dev.servers import Backends
 from psephos.lifecycle import make_keys, prepare, read_keys
 from psephos.lifecycle.clock import now_ms
@@ -81,7 +82,7 @@ class Session:
     def ends(self) -> list[int]:
         return LogAdmin(self.settings).end_offsets(self.partitions)
 
-    def produce(self, votes: int, *, seed: int = 1, nonces: bool = False) -> None:
+    def produce(self, votes: int, *, seed: int = 1, nonces: bool = False, duplicates: float = DUPLICATES) -> None:
         """Appends so many votes, a tenth of them duplicates; returns when all are acknowledged."""
         config = {
             "acks": "all",
@@ -90,27 +91,32 @@ class Session:
             "batch.num.messages": 2_000,
         }
         producer = Producer({**client_config(self.settings), **config})
-        topic, produce = self.topic, producer.produce
-        for number, (partition, key, value) in enumerate(records(votes, self.partitions, seed, nonces=nonces)):
+        topic, produce, progress = self.topic, producer.produce, Progress("votes in the log", votes)
+        made = records(votes, self.partitions, seed, nonces=nonces, duplicates=duplicates)
+        for number, (partition, key, value) in enumerate(made):
             if number % _WAITS == 0:
                 producer.flush(60)
+                progress.at(number)
             produce(topic, value, key, partition)
         if producer.flush(60):
             raise TimeoutError("the log did not acknowledge all votes within a minute")
         self.votes += votes
 
 
-def records(votes: int, partitions: int, seed: int, *, nonces: bool = False) -> Iterator[Record]:
+def records(
+    votes: int, partitions: int, seed: int, *, nonces: bool = False, duplicates: float = DUPLICATES
+) -> Iterator[Record]:
     """Votes by random voters, the same ones for the same seed; `nonces`: each with an Idempotency-Key's."""
     chance, began = random.Random(seed), now_ms()  # noqa: S311
     ballots = [option.to_bytes(2, "big") for option in range(OPTIONS) for _ in range(OPTIONS - option)]
-    voters: list[bytes] = []
+    voters = bytearray()  # one behind the other: a list would take gigabytes for many
     for number in range(votes):
-        if voters and chance.random() < DUPLICATES:
-            voter = chance.choice(voters)
+        if voters and chance.random() < duplicates:
+            at = int(chance.random() * (len(voters) // VOTER_BYTES)) * VOTER_BYTES
+            voter = bytes(voters[at : at + VOTER_BYTES])
         else:
-            voter = chance.randbytes(16)
-            voters.append(voter)
+            voter = chance.randbytes(VOTER_BYTES)
+            voters += voter
         nonce = os.urandom(16) if nonces else b""
         value = encode_vote(chance.choice(ballots), began + number // _A_MILLISECOND, WEIGHT_ONE, 0, nonce)
         yield partition_of(voter, partitions), voter, value

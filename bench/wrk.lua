@@ -16,8 +16,8 @@ end
 
 function done(summary, latency, requests)
    local errors = summary.errors
-   io.write(string.format('\n{"requests":%d,"seconds":%f,"refused":%d,"broken":%d,"p50":%f,"p99":%f}\n',
+   io.write(string.format(
+      '\n{"requests":%d,"seconds":%f,"refused":%d,"connect":%d,"read":%d,"write":%d,"timeout":%d}\n',
       summary.requests, summary.duration / 1e6, errors.status,
-      errors.connect + errors.read + errors.write + errors.timeout,
-      latency:percentile(50) / 1e3, latency:percentile(99) / 1e3))
+      errors.connect, errors.read, errors.write, errors.timeout))
 end

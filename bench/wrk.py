@@ -13,12 +13,24 @@ _SCRIPT = Path(__file__).with_name("wrk.lua")
 
 
 class Answered(NamedTuple):
-    """What wrk counted. refused: answers of 400 and above; broken: connections that failed, or timed out."""
+    """What wrk counted. refused: answers of 400 and above; the last four: connections that failed, by what did."""
 
     requests: int
     seconds: float
     refused: int
-    broken: int
+    connect: int
+    read: int
+    write: int
+    timeout: int
+
+    @property
+    def broken(self) -> int:
+        return self.connect + self.read + self.write + self.timeout
+
+    @property
+    def errors(self) -> str:
+        """In words."""
+        return f"failed: {self.connect} connects, {self.read} reads, {self.write} writes; {self.timeout} timed out"
 
 
 class MissingTool(Exception):
@@ -60,4 +72,4 @@ def vote(
     if found.returncode != 0:
         raise RuntimeError(f"wrk ended with {found.returncode}: {found.stderr.strip() or found.stdout.strip()}")
     line = json.loads(found.stdout.strip().splitlines()[-1])
-    return Answered(line["requests"], line["seconds"], line["refused"], line["broken"])
+    return Answered(**line)

@@ -11,6 +11,7 @@ import sys
 import uvloop
 from aiohttp import web
 
+BACKLOG = 4096  # connections that wait to be accepted: all of a client's come at once
 ANSWER = b'{"receipt":"' + b"x" * 240 + b'","partition":1,"offset":1,"receivedAt":"2026-01-01T00:00:00.000Z"}'
 
 
@@ -29,7 +30,7 @@ async def serve(port: int, kind: str, path: str) -> None:
     else:
         runner = web.ServerRunner(web.Server(nothing, access_log=None))
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", port).start()
+    await web.TCPSite(runner, "127.0.0.1", port, backlog=BACKLOG).start()
     await asyncio.Event().wait()
 
 

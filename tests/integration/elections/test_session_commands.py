@@ -22,7 +22,7 @@ from psephos.dev.tokens import TokenTemplate, signer
 from psephos.lifecycle import OrderBook
 from psephos.session import parse_session
 
-OBEYED_S = 30.0  # the contract is 2 s: `python -m bench.obeying` prints the figures; a noisy machine is no failure
+OBEYED_S = 30.0  # the contract is 2 s: `python -m bench obeying` prints the figures; a noisy machine is no failure
 PROMPT = ("--ingest-processes", "2")
 
 
