@@ -96,6 +96,7 @@ def up(tmp_path: Path) -> Iterator[Callable[[str], Command]]:
         command.stop()
 
 
+@pytest.mark.timeout(600)  # three audits and two recounts, in processes of their own
 def test_under_embargo_nothing_tells_a_figure_by_option_before_the_final_result(
     up: Callable[[str], Command],
 ) -> None:
