@@ -5,7 +5,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 TOGETHER = ("tests/apiserver/", "tests/faults/")
 """Folders with servers of their own (an API server, three brokers): one process runs each, so they start once."""
-FIRST = (*TOGETHER, "tests/integration/elections/", "tests/integration/", "tests/model/", "tests/")
+FIRST = (*TOGETHER, "tests/integration/elections/", "tests/integration/", "tests/model/")
 """What takes longest is not begun last."""
 
 

@@ -365,21 +365,22 @@ class Reconciler:
                 "ExportFailed", f"spec.exports.url: found {exports.url!r}; in a cluster: s3://bucket/folder"
             )
         job = self._cache.get("Job", plan.namespace, jobs.seal_name(plan)) if plan.exporting else None
+        if job is not None:
+            self._follow_seal(look, memory, plan, job)
         where, why = memory.export_failed
-        if job is None:
-            if plan.exporting and why and where == plan.exports_url:
-                look.trouble("ExportFailed", why)
-            return
+        if plan.exporting and why and where == plan.exports_url:
+            look.trouble("ExportFailed", why)
+
+    def _follow_seal(self, look: Look, memory: Memory, plan: Plan, job: Manifest) -> None:
+        """Takes note of how this Job ended; one that gave up, or was for another place, is to be made anew."""
         there = job["metadata"].get("annotations", {}).get(jobs.EXPORTS_ANNOTATION) == plan.exports_url
         if there and finished(job) and failed(job) is None:
             look.exported = str(exports_address(plan.exports_url, plan.name, plan.uid))
             memory.export_failed = (None, "")
             return
         if there and job.get("status", {}).get("failed", 0):
-            why = self._last_words(plan, "seal") or failed(job) or why or "it is tried again"
-            memory.export_failed = where, why = plan.exports_url, why
-        if why and where == plan.exports_url:
-            look.trouble("ExportFailed", why)
+            known = memory.export_failed[1] or "it is tried again"
+            memory.export_failed = plan.exports_url, self._last_words(plan, "seal") or failed(job) or known
         if failed(job) is not None or not there:
             self._kube.delete(BY_NAME["Job"], plan.namespace, jobs.seal_name(plan), job["metadata"]["uid"])
 

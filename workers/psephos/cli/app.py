@@ -9,6 +9,7 @@ from typer.exceptions import Abort, TyperException
 
 from psephos.cli import dev, people, roles, session, size, tokens
 from psephos.cli.errors import FAILED, explain
+from psephos.process import write_stacks_when_asked
 
 app = typer.Typer(
     name="psephos",
@@ -37,6 +38,7 @@ roles.add_to(app)
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Runs a command and ends the process."""
+    write_stacks_when_asked()
     try:
         sys.exit(app(arguments, prog_name="psephos", standalone_mode=False) or 0)
     except TyperException as error:

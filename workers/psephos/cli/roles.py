@@ -114,10 +114,8 @@ def _variables(fields: Mapping[str, Any], prefix: str) -> str:
 
 def _command(role: str) -> Callable[[], None]:
     def command() -> None:
-        from psephos.process import write_stacks_when_asked
         from psephos.settings import load_settings
 
-        write_stacks_when_asked()
         settings = load_settings()
         import_module(f"psephos.{role}.main").run(settings)
 
@@ -211,11 +209,9 @@ def serve(
     ingest, gateway, projector, tally workers, and last its own. SIGTERM drains them in order, whoever takes votes
     first.
     """
-    from psephos.process import write_stacks_when_asked
     from psephos.serve.main import run
     from psephos.settings import load_settings
 
-    write_stacks_when_asked()
     run(load_settings(), workers=workers, conduct=conduct)
 
 
@@ -228,8 +224,5 @@ def operator() -> None:
 
     Runs until SIGTERM. Of several replicas one acts, by a Lease; the others stand by.
     """
-    from psephos.process import write_stacks_when_asked
-
-    write_stacks_when_asked()
     settings = import_module("psephos_operator.settings").load_operator_settings()
     import_module("psephos_operator.main").run(settings)

@@ -127,10 +127,7 @@ class Subscription:
         if isinstance(self._redis, RedisCluster):
             await self._redis.initialize()
             node = self._owner(self._redis)
-            pool = ConnectionPool(
-                connection_class=node.connection_class,
-                **{**node.connection_kwargs, "host": node.host, "port": node.port},
-            )
+            pool = ConnectionPool(connection_class=node.connection_class, **node.connection_kwargs)
             self._node, self._own = node.name, Redis.from_pool(pool)
             self._pubsub = self._own.pubsub(ignore_subscribe_messages=True)
             await self._pubsub.ssubscribe(self._channel)
