@@ -17,15 +17,17 @@ import base64
 import binascii
 import hmac
 import struct
-from collections.abc import Sequence
-from hashlib import sha256
-from typing import Final, NamedTuple
+from collections.abc import Iterable, Sequence
+from itertools import chain, repeat
+from operator import add
+from typing import Final, NamedTuple, TypeVar
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from psephos.codec.errors import Malformed
+from psephos.codec.short_hash import sha256
 
 VERSION: Final = 2
 TAG_BYTES: Final = 8
@@ -41,10 +43,13 @@ _PATH: Final = struct.Struct(">BH")
 _SHORTEST: Final = _BODY.size + _PATH.size + SIGNATURE_BYTES
 LONGEST_TEXT: Final = -(-(_SHORTEST + MAX_DEPTH * NODE_BYTES) * 4 // 3)
 _HEAD: Final = _BODY.size + _PATH.size + NODE_BYTES  # of a receipt, with its sibling: what no other one has
-_HEAD_TEXT: Final = (
-    _HEAD * 4 // 3
-)  # 54 bytes are whole groups of three, so both sides of the cut are encoded alone
+_MIDDLE: Final = 3 * NODE_BYTES  # behind it: what it shares with its sibling; what is behind that, sixteen share
+_HEAD_TEXT: Final = _HEAD * 4 // 3  # 54 and 48 bytes are whole groups of three: base64 can be cut there
+_MIDDLE_TEXT: Final = _MIDDLE * 4 // 3
+_GROUP_DEPTH: Final = 4
+_GROUP: Final = 1 << _GROUP_DEPTH
 _KNOWN_ROOTS: Final = 4096
+_Item = TypeVar("_Item")
 
 
 class Receipt(NamedTuple):
@@ -54,10 +59,6 @@ class Receipt(NamedTuple):
     partition: int
     offset: int
     digest: bytes
-
-
-Fields = tuple[bytes, int, int, bytes]
-"""A receipt, or its fields in a tuple of any kind: those of a batch are never asked by name."""
 
 
 class SignedReceipt(NamedTuple):
@@ -74,13 +75,19 @@ class ReceiptSigner:
     def __init__(self, session_key: bytes) -> None:
         self._key = _private_key(session_key)
 
-    def sign(self, receipts: Sequence[Fields]) -> list[str]:
+    def sign(self, receipts: Sequence[Receipt]) -> list[str]:
         """One to MAX_TOGETHER receipts of one session, as their voters get them, under one signature."""
-        pack = _BODY.pack
-        bodies = [pack(VERSION, *fields) for fields in receipts]
+        _, partitions, offsets, digests = zip(*receipts, strict=True)
+        return self.sign_columns(receipts[0].session_tag, partitions, offsets, digests)
+
+    def sign_columns(
+        self, session_tag: bytes, partitions: Sequence[int], offsets: Sequence[int], digests: Sequence[bytes]
+    ) -> list[str]:
+        """The same by columns; of each record digest the first DIGEST_BYTES count."""
+        columns = repeat(VERSION), repeat(session_tag), partitions, offsets, digests
+        bodies = list(map(_BODY.pack, *columns))
         levels = _tree([sha256(b"\0" + body).digest()[:NODE_BYTES] for body in bodies])  # `_leaf`, a call less
-        session_tag, root = receipts[0][0], levels[-1][0]
-        return _texts(bodies, levels, self._key.sign(_signed(session_tag, root)))
+        return _texts(bodies, levels, self._key.sign(_signed(session_tag, levels[-1][0])))
 
 
 class ReceiptVerifier:
@@ -145,9 +152,13 @@ def _bytes(text: str) -> bytes:
     return raw
 
 
-def _text(raw: bytes) -> str:
+def _base64url(raw: bytes) -> str:
     encoded = binascii.b2a_base64(raw, newline=False)  # replaced twice: cheaper than one translation
-    return encoded.replace(b"+", b"-").replace(b"/", b"_").rstrip(b"=").decode()
+    return encoded.replace(b"+", b"-").replace(b"/", b"_").decode()
+
+
+def _text(raw: bytes) -> str:
+    return _base64url(raw).rstrip("=")
 
 
 def _private_key(session_key: bytes) -> Ed25519PrivateKey:
@@ -191,22 +202,60 @@ def _paths(levels: list[list[bytes]]) -> list[tuple[bytes, int]]:
 
 
 def _texts(bodies: list[bytes], levels: list[list[bytes]], signature: bytes) -> list[str]:
-    """The receipts of these bodies. What two siblings share, all that is behind `_HEAD` bytes, is encoded once."""
-    paths, pack_path = _paths(levels[1:] or levels), _PATH.pack
-    heads: list[bytes] = []
-    tails: list[str] = []
-    pairs = zip(bodies[::2], bodies[1::2], levels[0][::2], levels[0][1::2], paths, strict=False)
-    for left, right, left_node, right_node, (path, sides) in pairs:
-        depth, sides = len(path) // NODE_BYTES + 1, sides << 1
-        heads += left, pack_path(depth, sides), right_node, right, pack_path(depth, sides | 1), left_node
-        tails.append(_text(path + signature))
-    text = _text(b"".join(heads)) if heads else ""
-    texts: list[str] = []
-    for at, tail in enumerate(tails):
-        left_at = 2 * _HEAD_TEXT * at
-        right_at = left_at + _HEAD_TEXT
-        texts += text[left_at:right_at] + tail, text[right_at : right_at + _HEAD_TEXT] + tail
-    if len(bodies) & 1:  # the last one has no sibling
-        path, sides = paths[-1]
-        texts.append(_text(bodies[-1] + pack_path(len(path) // NODE_BYTES, sides) + path + signature))
+    """The receipts of these bodies: of whole groups, sixteen leaves each, together; of what is left each alone."""
+    whole = len(bodies) // _GROUP
+    upper = _paths(levels[_GROUP_DEPTH:])[:whole] if whole else []
+    texts = _texts_of_groups(bodies, levels, upper, signature) if whole else []
+    for at in range(whole * _GROUP, len(bodies)):
+        path, sides = _path(levels, at)
+        texts.append(_text(bodies[at] + _PATH.pack(len(path) // NODE_BYTES, sides) + path + signature))
     return texts
+
+
+def _path(levels: list[list[bytes]], at: int) -> tuple[bytes, int]:
+    """(path, sides) of the leaf at that place."""
+    path, sides, depth = b"", 0, 0
+    for level in levels[:-1]:
+        if (at ^ 1) < len(level):
+            path, sides, depth = path + level[at ^ 1], sides | (at & 1) << depth, depth + 1
+        at >>= 1
+    return path, sides
+
+
+def _texts_of_groups(
+    bodies: list[bytes], levels: list[list[bytes]], upper: list[tuple[bytes, int]], signature: bytes
+) -> list[str]:
+    """`upper`: (path, sides) of each group from its own root on. What leaves share is encoded once."""
+    leaves, pairs, fours, eights = (
+        _siblings(level[: len(upper) * _GROUP >> height]) for height, level in enumerate(levels[:_GROUP_DEPTH])
+    )
+    forks: list[bytes] = []
+    tails: list[str] = []
+    for path, sides in upper:
+        depth = _GROUP_DEPTH + len(path) // NODE_BYTES
+        forks += [_PATH.pack(depth, sides << _GROUP_DEPTH | place) for place in range(_GROUP)]
+        tails.append(_text(path + signature))
+    heads = _parts(zip(bodies, forks, leaves), _HEAD_TEXT)  # noqa: B905 - the bodies may be more
+    middles = _parts(zip(pairs, _twice(fours), _twice(_twice(eights)), strict=True), _MIDDLE_TEXT)
+    ends = map(add, middles, _twice(_twice(_twice(tails))))
+    return list(map(add, heads, _twice(list(ends))))
+
+
+def _siblings(nodes: list[bytes]) -> list[bytes]:
+    """Of each node of an even number."""
+    siblings = nodes.copy()
+    siblings[::2], siblings[1::2] = nodes[1::2], nodes[::2]
+    return siblings
+
+
+def _twice(items: list[_Item]) -> list[_Item]:
+    """Each of them two times in a row."""
+    doubled = items + items
+    doubled[::2], doubled[1::2] = items, items
+    return doubled
+
+
+def _parts(rows: Iterable[tuple[bytes, ...]], size: int) -> list[str]:
+    """The base64 text of each row, `size` characters."""
+    text = _base64url(b"".join(chain.from_iterable(rows)))
+    return [text[at : at + size] for at in range(0, len(text), size)]

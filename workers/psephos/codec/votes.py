@@ -5,18 +5,19 @@ A vote's key is the voter, a pseudonym of 16 bytes; its value is a versioned msg
 encode back to the same bytes is malformed, so a ledger block can rebuild each record's bytes and digest.
 """
 
+import hashlib
 import hmac
 import sys
 from array import array
 from collections.abc import Sequence
 from functools import lru_cache
-from hashlib import sha256
 from itertools import chain
 from typing import NamedTuple
 
 import msgspec
 
 from psephos.codec.errors import UNREADABLE, Malformed
+from psephos.codec.short_hash import sha256
 
 VERSION = 1
 VOTER_BYTES = 16
@@ -187,7 +188,7 @@ def records_digest(keys: Sequence[bytes | None], values: Sequence[bytes | None])
     else:
         sizes = map(_size, map(len, keys)), map(_size, map(len, values))  # type: ignore[arg-type]
         framed = list(chain.from_iterable(zip(sizes[0], keys, sizes[1], values, strict=True)))  # type: ignore[arg-type]
-    return sha256(b"".join(framed)).digest()
+    return hashlib.sha256(b"".join(framed)).digest()
 
 
 def record_digest(key: bytes | None, value: bytes | None) -> bytes:

@@ -55,22 +55,27 @@ class LineSplitter:
         """The lines that end in `data`."""
         pieces = (self._rest + data).split(b"\n")
         self._rest = pieces.pop()
-        lines = [self._line(piece) for piece in pieces]
+        lines = self._numbered(pieces)
         if len(self._rest) > self._limit:
             self._overlong, self._rest = True, b""
-        return [line for line in lines if line is not None]
+        return lines
 
     def end(self) -> list[Line]:
         """The last line, if there was no newline behind it."""
-        last, self._rest = self._line(self._rest), b""
-        return [] if last is None else [last]
+        last, self._rest = self._numbered([self._rest]), b""
+        return last
 
-    def _line(self, piece: bytes) -> Line | None:
-        self._number += 1
-        overlong, self._overlong = self._overlong or len(piece) > self._limit, False
-        if overlong:
-            return self._number, None
-        return (self._number, piece) if piece[:1] == b"{" or piece.strip() else None
+    def _numbered(self, pieces: list[bytes]) -> list[Line]:
+        first, limit = self._number + 1, self._limit
+        self._number += len(pieces)
+        cut: list[Line] = []
+        if pieces and self._overlong:  # all but its end has been thrown away
+            cut, pieces, first, self._overlong = [(first, None)], pieces[1:], first + 1, False
+        return cut + [
+            (number, piece if len(piece) <= limit else None)
+            for number, piece in enumerate(pieces, first)
+            if piece[:1] == b"{" or piece.strip()
+        ]
 
 
 class Part:
@@ -95,13 +100,19 @@ class Part:
         accepted = self._accepted(
             [n for n, problem in zip(self._numbers, problems, strict=True) if problem is None]
         )
-        self._count(problems, len(accepted))
+        metrics.count(metrics.ACCEPTED, len(accepted))
+        answers = accepted if len(accepted) == len(problems) else self._all(accepted, problems)
+        return ("\n".join(answers) + "\n").encode()
+
+    def _all(self, accepted: list[str], problems: Sequence[Problem | None]) -> list[str]:
+        """The answers to all lines, in their order."""
+        for slug, votes in Counter(problem.slug for problem in problems if problem is not None).items():
+            metrics.count(slug, votes)
         following = iter(accepted)
-        answers = [
+        return [
             next(following) if problem is None else _refused(number, problem)
             for number, problem in zip(self._numbers, problems, strict=True)
         ]
-        return ("\n".join(answers) + "\n").encode()
 
     def _settled(self) -> list[Problem | None]:
         """Why each line has no receipt; None for one that gets one."""
@@ -116,7 +127,7 @@ class Part:
         if self.sent is None or not numbers:
             return []
         records, offsets = _confirmed(self.records, self.sent.offsets)
-        receipts = self._intake.signer.sign(self._intake.receipts(records, offsets))
+        receipts = self._intake.receipts(records, offsets)
         received_at = timestamp(self._received_at)
         return [
             f'{{"line":{number},"status":202,"receipt":"{receipt}","partition":{partition},'
@@ -125,12 +136,6 @@ class Part:
                 numbers, receipts, records.partitions, offsets, strict=True
             )
         ]
-
-    @staticmethod
-    def _count(problems: Sequence[Problem | None], accepted: int) -> None:
-        metrics.count(metrics.ACCEPTED, accepted)
-        for slug, votes in Counter(problem.slug for problem in problems if problem is not None).items():
-            metrics.count(slug, votes)
 
 
 def _confirmed(records: Records, offsets: Sequence[int | None]) -> tuple[Records, list[int]]:

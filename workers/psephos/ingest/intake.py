@@ -7,14 +7,13 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
-from itertools import repeat
 from typing import Any, Final, NamedTuple
 
 import msgspec
 from msgspec import UNSET
 
 from psephos.codec.keyed_hash import KeyedHash
-from psephos.codec.receipts import DIGEST_BYTES, TAG_BYTES, Fields, Receipt, ReceiptSigner
+from psephos.codec.receipts import DIGEST_BYTES, TAG_BYTES, Receipt, ReceiptSigner
 from psephos.codec.votes import (
     VOTER_BYTES,
     encode_vote,
@@ -170,11 +169,10 @@ class Intake:
         keys = [key for key, _ in contents]
         return Records(partitions_of(keys, self._partitions), keys, [value for _, value in contents])
 
-    def receipts(self, records: Records, offsets: Sequence[int]) -> list[Fields]:
-        """What `receipt` says of each of them."""
-        partitions, keys, values = records
-        digests = [digest[:DIGEST_BYTES] for digest in record_digests(keys, values)]
-        return list(zip(repeat(self._tag), partitions, offsets, digests))
+    def receipts(self, records: Records, offsets: Sequence[int]) -> list[str]:
+        """What voters get whose records stand at these offsets."""
+        digests = record_digests(records.keys, records.values)
+        return self.signer.sign_columns(self._tag, records.partitions, offsets, digests)
 
     def receipt(self, record: Record, offset: int) -> Receipt:
         """What the voter's receipt says of a record that stands at `offset`."""
