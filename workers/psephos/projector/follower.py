@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Message, TopicPartition
 
 from psephos.codec.errors import Malformed
 from psephos.codec.tallies import TallyRecord, decode_tally
@@ -44,7 +44,7 @@ class TalliesFollower:
         consumer.assign([TopicPartition(topic, index, OFFSET_BEGINNING) for index in range(self._partitions)])
         while not self._stop.is_set():
             records = []
-            for message in consumer.consume(_BATCH, _POLL_S):
+            for message in _arrived(consumer):
                 error = message.error()
                 if error is None:
                     records += _decoded(message.value())
@@ -53,6 +53,12 @@ class TalliesFollower:
             if records:
                 self._on_records(records)
         consumer.close()
+
+
+def _arrived(consumer: Consumer) -> list[Message]:
+    """What is there, at once; `consume` with a time waits all of it for a batch that is full."""
+    first = consumer.poll(_POLL_S)
+    return [] if first is None else [first, *consumer.consume(_BATCH, 0.0)]
 
 
 def _decoded(value: bytes | None) -> list[TallyRecord]:
