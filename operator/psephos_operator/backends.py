@@ -85,9 +85,7 @@ class Backends:
 
     def __init__(self, settings: OperatorSettings) -> None:
         self._settings = settings
-        common = settings.role_settings("operator")
-        self._dynamodb = dynamodb_client(common)
-        self._admin, self._admin_config = AdminClient(client_config(common)), client_config(common)
+        self._dynamodb = dynamodb_client(settings.role_settings("operator"))
         self._redis: redis.Redis | redis.RedisCluster | None = None
         self._table_lock = threading.Lock()
         self._warmed = 0
@@ -129,14 +127,20 @@ class Backends:
             verdicts=frozenset(partition for partition, _ in verdicts),
             final=_document(ledger.get("final")) if late else None,
             disputed=_document(ledger.get(f"disputed#{run}")) if late else None,
-            owned=self._owned(uid) if control is not None and control.phase is not Phase.FINAL else None,
+            owned=self.owned(uid) if control is not None and control.phase is not Phase.FINAL else None,
         )
 
-    def _owned(self, uid: str) -> int | None:
-        """How many partitions the members of the tally's group have between them."""
+    def owned(self, uid: str) -> int | None:
+        """How many partitions the members of the tally's group have between them; None: Kafka did not say.
+
+        NB: by a client that lives no longer than the question. Of a broker that has restarted librdkafka 2.x keeps
+        the old connection in mind as the group's coordinator: each further question by the same client times out,
+        and at the next restart it ends the process (issues 5511 and 4605 there).
+        """
         group = tally_group(uid)
+        admin = AdminClient(client_config(self.role_settings(uid)))
         try:
-            asked = self._current_admin().describe_consumer_groups([group], request_timeout=TIMEOUT_S)
+            asked = admin.describe_consumer_groups([group], request_timeout=TIMEOUT_S)
             answer = asked[group].result(timeout=TIMEOUT_S)
         except (KafkaException, TimeoutError):
             return None
@@ -148,13 +152,6 @@ class Backends:
             if part.topic == topic
         }
         return len(owned)
-
-    def _current_admin(self) -> AdminClient:
-        """Anew when the properties have changed: a rotated password would shut this client out for ever."""
-        config = client_config(self._settings.role_settings("operator"))
-        if config != self._admin_config:
-            self._admin, self._admin_config = AdminClient(config), config
-        return self._admin
 
     def has_topics(self, uid: str) -> bool:
         """Whether the votes topic is there, which somebody else makes."""
