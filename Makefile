@@ -47,6 +47,11 @@ e2e: setup ## the product in a real cluster: an election from apply to Final, an
 	$(RUN) python -m e2e.deploy
 	$(RUN) pytest e2e --durations 10 $(if $(K),-k "$(K)")
 
+.PHONY: e2e-again
+e2e-again: setup # only what failed last time; all of it where none got so far
+	$(RUN) python -m e2e.deploy
+	$(RUN) pytest e2e --last-failed
+
 .PHONY: demo-cluster
 demo-cluster: stack ## the same for you: addresses to open, sessions to watch; make cluster-down ends it
 	$(RUN) python -m e2e.demo
