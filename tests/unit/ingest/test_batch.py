@@ -5,9 +5,8 @@ import json
 
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.unit.ingest.test_intake import INTAKE, KEY, NOW_MS
+from tests.unit.ingest.test_intake import INTAKE, NOW_MS, VERIFIER, receipt_of
 
-from psephos.codec.receipts import ReceiptVerifier, receipt_key
 from psephos.codec.votes import encode_vote
 from psephos.ingest.batch import Part
 from psephos.ingest.gate import timestamp
@@ -15,7 +14,6 @@ from psephos.ingest.intake import Record
 from psephos.ingest.problems import Problem
 from psephos.ingest.votelog import Sent
 
-VERIFIER = ReceiptVerifier(receipt_key(KEY))
 FATES = ["accepted", "unconfirmed", "overloaded", "malformed-request"]
 
 
@@ -46,7 +44,7 @@ def test_each_line_is_told_its_own_fate(fates: list[str]) -> None:
             [partition], [key], [value] = INTAKE.records(
                 [(bytes([line]) * 16, encode_vote(b"\0\0", NOW_MS + line))]
             )
-            expected = INTAKE.receipt(Record(partition, key, value), offset)
+            expected = receipt_of(Record(partition, key, value), offset)
             assert VERIFIER.decode(str(answer.pop("receipt"))) == expected
             rest = {"partition": partition, "offset": offset, "receivedAt": timestamp(NOW_MS)}
             assert answer == {"line": line + 1, "status": 202, **rest}

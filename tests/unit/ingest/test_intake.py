@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.unit.ingest.test_verifier import SECRET, session, token
 
-from psephos.codec.receipts import receipt_key
+from psephos.codec.receipts import Receipt, ReceiptVerifier, receipt_key
 from psephos.codec.votes import WEIGHT_ONE, decode_vote, partition_of, record_digest, voter_key
 from psephos.genesis import Genesis
 from psephos.ingest.batch import LineSplitter
-from psephos.ingest.intake import Intake, LineReader, decode_object
+from psephos.ingest.intake import Intake, LineReader, Record, decode_object
 from psephos.ingest.problems import KINDS, TYPE_BASE, Problem, busy
 from psephos.ingest.supervisor import LONGEST_DELAY_S, environment, next_delay_s
 from psephos.ingest.verifier import Electorate, Verifier, Voter
@@ -26,6 +26,12 @@ GENESIS = Genesis(
     receipt_key=receipt_key(KEY), lot_commitment="",
 )  # fmt: skip
 INTAKE = Intake(session(), GENESIS, KEY)
+VERIFIER = ReceiptVerifier(receipt_key(KEY))
+
+
+def receipt_of(record: Record, offset: int) -> Receipt:
+    """What the voter's receipt has to say."""
+    return Receipt(GENESIS.hash[:8], record.partition, offset, record_digest(record.key, record.value)[:16])
 
 
 def reader(**tokens: Any) -> LineReader:
@@ -51,9 +57,8 @@ def test_a_record_stands_in_its_voters_partition_and_its_receipt_names_it(
     assert record.partition == partition_of(record.key, GENESIS.partitions)
     vote = decode_vote(record.value)
     assert (vote.received_at, vote.weight, len(vote.nonce)) == (received_at, 5, 16)
-    receipt = INTAKE.receipt(record, 12)
-    assert receipt[:3] == (GENESIS.hash[:8], record.partition, 12)
-    assert receipt.digest == record_digest(record.key, record.value)[:16]
+    [receipt] = INTAKE.receipts(INTAKE.records([(record.key, record.value)]), [12])
+    assert VERIFIER.decode(receipt) == receipt_of(record, 12)
 
 
 def test_nonces_are_of_a_voter_and_a_key() -> None:
@@ -319,7 +324,8 @@ def test_records_of_a_batch_have_the_receipts_that_each_one_has(subjects: list[s
     records = INTAKE.records([(record.key, record.value) for record in singles])
     assert list(zip(*records, strict=True)) == singles
     offsets = list(range(len(singles)))
-    assert INTAKE.receipts(records, offsets) == INTAKE.signer.sign(list(map(INTAKE.receipt, singles, offsets)))
+    receipts = [VERIFIER.decode(text) for text in INTAKE.receipts(records, offsets)]
+    assert receipts == list(map(receipt_of, singles, offsets))
 
 
 @pytest.mark.parametrize(

@@ -35,23 +35,23 @@ class Message(NamedTuple):
         return self.place
 
 
-class Votes:
-    """Waits for its records."""
+class Vote:
+    """Waits for its record."""
 
     def __init__(self) -> None:
         self.received_at = now_ms()
-        self.offsets: dict[int, int | None] = {}
+        self.offset: int | None = None
 
-    def settled(self, index: int, offset: int | None) -> None:
-        self.offsets[index] = offset
+    def settled(self, offset: int | None) -> None:
+        self.offset = offset
 
 
 def settled(votelog: VoteLog, *messages: Message | None) -> list[int | None]:
-    votes = Votes()
-    for index, message in enumerate(messages):
-        votelog._report(votes, index, None if message else object(), message)  # type: ignore[arg-type]
+    votes = [Vote() for _ in messages]
+    for vote, message in zip(votes, messages, strict=True):
+        votelog._report(vote, None if message else object(), message)  # type: ignore[arg-type]
     votelog.poll()
-    return [votes.offsets[index] for index in range(len(messages))]
+    return [vote.offset for vote in votes]
 
 
 def open_gate(closes_at: int | None = None) -> Gate:

@@ -13,7 +13,7 @@ import msgspec
 from psephos.ingest import metrics
 from psephos.ingest.fairness import Fairness
 from psephos.ingest.gate import Gate, timestamp
-from psephos.ingest.intake import Intake, Record
+from psephos.ingest.intake import Intake, Record, Records
 from psephos.ingest.problems import Problem, invalid_token
 from psephos.ingest.replays import Replays
 from psephos.ingest.requests import bearer, require_media, require_size
@@ -49,9 +49,8 @@ class _Vote:
         self.sent_at = monotonic()
         self.offset: int | None = None
 
-    def settled(self, _index: int, offset: int | None) -> None:
+    def settled(self, offset: int | None) -> None:
         """Where it stands. What follows waits until all votes of this poll are settled."""
-        metrics.observe_ack(monotonic() - self.sent_at)
         self.offset = offset
         self.casting.reported.append(self)
 
@@ -135,6 +134,8 @@ class Casting:
         if not self.reported:
             return
         votes, self.reported = self.reported, []
+        now = monotonic()
+        metrics.observe_acks([now - vote.sent_at for vote in votes])
         for vote in votes:
             if vote.offset is None:
                 self._refuse(vote)
@@ -148,16 +149,18 @@ class Casting:
         _tell(vote, unconfirmed())
 
     def _hand_out(self, votes: list[_Vote]) -> None:
-        receipts = [self._intake.receipt(vote.record, vote.offset or 0) for vote in votes]
+        records = Records(*map(list, zip(*[vote.record for vote in votes], strict=True)))
+        receipts = self._intake.receipts(records, [vote.offset or 0 for vote in votes])
         metrics.count(metrics.ACCEPTED, len(votes))
         now = monotonic()
-        for vote, receipt, text in zip(votes, receipts, self._intake.signer.sign(receipts), strict=True):
+        received = {at: timestamp(at) for at in {vote.received_at for vote in votes}}
+        for vote, receipt in zip(votes, receipts, strict=True):
             answer = _encode(
                 {
-                    "receipt": text,
-                    "partition": receipt.partition,
-                    "offset": receipt.offset,
-                    "receivedAt": timestamp(vote.received_at),
+                    "receipt": receipt,
+                    "partition": vote.record.partition,
+                    "offset": vote.offset,
+                    "receivedAt": received[vote.received_at],
                 }
             )
             if vote.replay is not None:

@@ -13,14 +13,13 @@ import msgspec
 from msgspec import UNSET
 
 from psephos.codec.keyed_hash import KeyedHash
-from psephos.codec.receipts import DIGEST_BYTES, TAG_BYTES, Receipt, ReceiptSigner
+from psephos.codec.receipts import TAG_BYTES, ReceiptSigner
 from psephos.codec.votes import (
     VOTER_BYTES,
     encode_vote,
     nonce_of,
     partition_of,
     partitions_of,
-    record_digest,
     record_digests,
     with_nonce,
 )
@@ -77,7 +76,7 @@ class Intake:
         self._partitions = genesis.partitions
         self._tag = genesis.hash[:TAG_BYTES]
         self._keyed = KeyedHash(session_key)
-        self.signer = ReceiptSigner(session_key)
+        self._signer = ReceiptSigner(session_key)
         self._roll = roll
         self._ballots: dict[bytes, bytes] = {}
         self._choices: dict[tuple[str, ...], bytes] = {}
@@ -172,11 +171,7 @@ class Intake:
     def receipts(self, records: Records, offsets: Sequence[int]) -> list[str]:
         """What voters get whose records stand at these offsets."""
         digests = record_digests(records.keys, records.values)
-        return self.signer.sign_columns(self._tag, records.partitions, offsets, digests)
-
-    def receipt(self, record: Record, offset: int) -> Receipt:
-        """What the voter's receipt says of a record that stands at `offset`."""
-        return Receipt(self._tag, record.partition, offset, record_digest(record.key, record.value)[:DIGEST_BYTES])
+        return self._signer.sign_columns(self._tag, records.partitions, offsets, digests)
 
 
 class LineReader:

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 
-from prometheus_client import Counter, Enum, Gauge, Histogram
+from prometheus_client import Counter, Enum, Gauge
 
 from psephos.codec.control import Phase
 from psephos.ingest.problems import KINDS
+from psephos.observability.histogram import BulkHistogram
 
 ACCEPTED = "accepted"
 REPLAYED = "replayed"
@@ -14,10 +15,10 @@ _votes = Counter(
     "psephos_ingest_requests_total", "Votes offered, by outcome; each line of a batch is one", ["outcome"]
 )
 _by_outcome = {outcome: _votes.labels(outcome) for outcome in (ACCEPTED, REPLAYED, *KINDS)}
-_ack = Histogram(
+_ack = BulkHistogram(
     "psephos_ingest_ack_seconds",
     "From handing a vote (or a part of a batch) to the producer until the log has acknowledged it",
-    buckets=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10),
+    (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10),
 )
 _in_flight = Gauge("psephos_ingest_in_flight", "Votes enqueued and not yet acknowledged")
 _limit = Gauge("psephos_ingest_in_flight_limit", "Votes in flight above which new ones are refused as overloaded")
@@ -47,7 +48,7 @@ _slow = Counter(
     "psephos_ingest_slow_clients_total", "Connections closed because a request's headers did not arrive"
 )
 
-observe_ack = _ack.observe
+observe_acks = _ack.observe
 count_slow = _slow.inc
 count_token = _tokens.inc
 set_skew = _skew.set

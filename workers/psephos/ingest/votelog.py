@@ -64,8 +64,8 @@ class Waiting(Protocol):
 
     received_at: int
 
-    def settled(self, index: int, offset: int | None) -> None:
-        """Where the record of this number stands; None: unconfirmed. Must not fail."""
+    def settled(self, offset: int | None) -> None:
+        """Where it stands; None: unconfirmed. Must not fail."""
 
 
 class Sent:
@@ -101,7 +101,7 @@ class Sent:
     def _close(self, number: int) -> None:
         self._open -= number
         if self._open == 0:
-            metrics.observe_ack(monotonic() - self._started)
+            metrics.observe_acks([monotonic() - self._started])
             if not self.done.done():
                 self.done.set_result(None)
 
@@ -173,7 +173,7 @@ class VoteLog:
         self._topic = votes_topic(settings.session_uid)
         self._timer: asyncio.TimerHandle | None = None
         self._when_polled: Callable[[], None] = _nothing
-        self._reports: list[tuple[Waiting, int, Message | None]] = []
+        self._reports: list[tuple[Waiting, Message | None]] = []
         self._shipments: list[Shipment] = []
         self._skew = (0.0, float("-inf"))
         timeout_ms = int(message_timeout_s(grace_s) * 1000)
@@ -255,7 +255,7 @@ class VoteLog:
     def send_one(self, record: Record, waiting: Waiting, trace: Trace | None = None) -> None:
         """Hands one record over; `waiting` hears of it. Raises Problem overloaded if it is not enqueued."""
         partition, key, value = record
-        report = partial(self._report, waiting, 0)
+        report = partial(self._report, waiting)
         try:
             self._producer.produce(self._topic, value, key, partition, on_delivery=report, headers=trace)
         except (BufferError, KafkaException) as error:
@@ -267,9 +267,9 @@ class VoteLog:
         """`call` is called behind every poll: whoever waited for the reports that had come has heard."""
         self._when_polled = call
 
-    def _report(self, waiting: Waiting, index: int, error: KafkaError | None, message: Message) -> None:
+    def _report(self, waiting: Waiting, error: KafkaError | None, message: Message) -> None:
         """A delivery report; called amid a poll, so it only takes note."""
-        self._reports.append((waiting, index, message if error is None else None))
+        self._reports.append((waiting, message if error is None else None))
 
     def _settle(self) -> None:
         """Tells what the reports of one poll say, each by the clocks behind the poll.
@@ -281,15 +281,15 @@ class VoteLog:
         shipments = self._shipments.copy()
         self._shipments.clear()
         wall_ms, mono = now_ms(), monotonic()
-        columns = [[message for _, _, message in reports], *[shipment.take() for shipment in shipments]]
+        columns = [[message for _, message in reports], *[shipment.take() for shipment in shipments]]
         dates = [_appended_ms(messages) for messages in columns]
         latest = max([date for column in dates for date in column if date is not None], default=None)
         clocks = None if self._gate.confirms(wall_ms=wall_ms, mono=mono, appended_ms=latest) else (wall_ms, mono)
         singles, *places = [
             self._offsets(messages, column, clocks) for messages, column in zip(columns, dates, strict=True)
         ]
-        for (waiting, index, _), offset in zip(reports, singles, strict=True):
-            waiting.settled(index, offset)
+        for (waiting, _), offset in zip(reports, singles, strict=True):
+            waiting.settled(offset)
         for shipment, offsets in zip(shipments, places, strict=True):
             shipment.settled(offsets)
         received_at = shipments[-1].sent.received_at if shipments else reports[-1][0].received_at
