@@ -554,8 +554,8 @@ def simulated(instead: Mapping[str, Any] = MappingProxyType({})) -> Iterator[Non
         put(publisher, Producer=lambda config: kafka.Producer(_current.cluster, config))
         put(publisher, log=log, metrics=metrics, crash_point=point, in_time=lambda call: call())
         put(store, lmdb=lmdb, shutil=Shutil())
-        put(partition, log=log, metrics=metrics, MAX_RECORDS=MAX_RECORDS, _BLOCKS_A_STEP=2, _VOTERS_A_COMMIT=3)
-        put(decide, MAX_RECORDS=MAX_RECORDS, _VOTERS_A_STEP=2)
+        put(partition, log=log, metrics=metrics, MAX_RECORDS=MAX_RECORDS, _BLOCKS_A_STEP=2)
+        put(decide, MAX_RECORDS=MAX_RECORDS)
         put(closing, mark_closed=_mark_closed, LogAdmin=_Admin, refusing_partitions=_refusing, time=time, log=log)
         for name, replacement in instead.items():
             target, _, attribute = name.rpartition(".")

@@ -1,8 +1,6 @@
 """Reads and conditional writes of one session's items. boto3's low-level client, which threads may share."""
 
 from collections.abc import Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
-from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import boto3
@@ -18,7 +16,6 @@ CONNECT_TIMEOUT_S = 2
 READ_TIMEOUT_S = 5
 _BATCH = 25  # the most that one BatchWriteItem takes
 POOL = 32  # puts of several partitions run side by side
-_READERS = 4  # pages that are read ahead at a time
 
 
 class LedgerUnavailable(Exception):
@@ -66,20 +63,15 @@ def dynamodb_client(settings: Settings) -> "DynamoDBClient":
 class Ledger:
     """One session's items. Methods raise LedgerUnavailable where they can't reach the table."""
 
-    def __init__(
-        self, client: "DynamoDBClient", table: str, session_uid: str, ahead: Executor | None = None
-    ) -> None:
-        """`ahead`: has the next page of blocks read there while a caller works on the one before it."""
+    def __init__(self, client: "DynamoDBClient", table: str, session_uid: str) -> None:
         self._client = client
         self._table = table
         self.session_uid = session_uid
-        self._ahead = ahead
 
     @classmethod
     def of(cls, settings: Settings) -> "Ledger":
         """The ledger that these settings name."""
-        ahead = ThreadPoolExecutor(_READERS, thread_name_prefix="ledger")
-        return cls(dynamodb_client(settings), settings.dynamodb_table, settings.session_uid, ahead)
+        return cls(dynamodb_client(settings), settings.dynamodb_table, settings.session_uid)
 
     def create_table(self) -> None:
         """Makes the table (on demand) if it is not there, and waits until it is active."""
@@ -113,16 +105,20 @@ class Ledger:
 
     def head(self, partition: int) -> StoredBlock | None:
         """The last block of a partition, None before the first. Consistent."""
-        return self._last(partition, "", {})
+        return next(self._query_blocks(partition, "", {}, newest_first=True, limit=1), None)
 
     def block_at(self, partition: int, offset: int) -> StoredBlock | None:
         """The last block with base <= offset: the one that holds this offset if any does. Consistent."""
-        return self._last(partition, " AND sk <= :at", {":at": {"N": str(offset)}})
+        return next(
+            self._query_blocks(
+                partition, " AND sk <= :at", {":at": {"N": str(offset)}}, newest_first=True, limit=1
+            ),
+            None,
+        )
 
     def blocks(self, partition: int, start: int = 0) -> Iterator[StoredBlock]:
         """All blocks with base >= start, in order, page by page. Consistent."""
-        pages = self._pages(str(partition), " AND sk >= :at", {":at": {"N": str(start)}})
-        return chain.from_iterable(pages if self._ahead is None else _read_ahead(pages, self._ahead))
+        return self._query_blocks(partition, " AND sk >= :at", {":at": {"N": str(start)}})
 
     # everything else
 
@@ -145,7 +141,7 @@ class Ledger:
 
     def items(self, kind: str) -> Iterator[tuple[int, bytes]]:
         """All items of a kind as (sort key, bytes), in order. Consistent."""
-        return ((block.base, block.payload) for page in self._pages(kind, "", {}) for block in page)
+        return ((block.base, block.payload) for block in self._query(kind, "", {}))
 
     def delete_session(self) -> int:
         """Deletes all items of this session, as deletionPolicy Delete asks; answers how many there were.
@@ -177,26 +173,37 @@ class Ledger:
                 wanted = self._client.batch_write_item(RequestItems=wanted).get("UnprocessedItems")
         return len(keys)
 
-    def _last(self, partition: int, condition: str, values: dict[str, Any]) -> StoredBlock | None:
-        newest = next(self._pages(str(partition), condition, values, ScanIndexForward=False, Limit=1))
-        return newest[0] if newest else None
+    def _query_blocks(
+        self, partition: int, condition: str, values: dict[str, Any], **how: Any
+    ) -> Iterator[StoredBlock]:
+        return self._query(str(partition), condition, values, **how)
 
-    def _pages(self, kind: str, condition: str, values: dict[str, Any], **how: Any) -> Iterator[list[StoredBlock]]:
-        """One page at least."""
+    def _query(
+        self,
+        kind: str,
+        condition: str,
+        values: dict[str, Any],
+        *,
+        newest_first: bool = False,
+        limit: int | None = None,
+    ) -> Iterator[StoredBlock]:
         ask: dict[str, Any] = {
             "TableName": self._table,
             "KeyConditionExpression": "pk = :pk" + condition,
             "ExpressionAttributeValues": {":pk": {"S": f"{self.session_uid}#{kind}"}, **values},
             "ConsistentRead": True,
-            **how,
+            "ScanIndexForward": not newest_first,
         }
+        if limit is not None:
+            ask["Limit"] = limit
         while True:
             try:
                 answer = self._client.query(**ask)
             except (BotoCoreError, ClientError) as error:
                 raise _translated(error) from error
-            yield [StoredBlock(int(item["sk"]["N"]), bytes(item["b"]["B"])) for item in answer["Items"]]
-            if "LastEvaluatedKey" not in answer:
+            for item in answer["Items"]:
+                yield StoredBlock(int(item["sk"]["N"]), bytes(item["b"]["B"]))
+            if limit is not None or "LastEvaluatedKey" not in answer:
                 return
             ask["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
 
@@ -221,14 +228,6 @@ class Ledger:
 
     def _key(self, kind: str, sort: int) -> dict[str, Any]:
         return {"pk": {"S": f"{self.session_uid}#{kind}"}, "sk": {"N": str(sort)}}
-
-
-def _read_ahead(pages: Iterator[list[StoredBlock]], pool: Executor) -> Iterator[list[StoredBlock]]:
-    """The same pages; what reading one raises is raised where it is due."""
-    coming = pool.submit(next, pages, None)
-    while (page := coming.result()) is not None:
-        coming = pool.submit(next, pages, None)
-        yield page
 
 
 def _bytes_of(attribute: Any) -> bytes:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 CRASH, STOP = "PSEPHOS_TEST_CRASH_AT", "PSEPHOS_TEST_STOP_AT"
 STEPS = (
-    "recovering",  # a step of recovery: the ledger was read, or a part of it put into the store, or committed
+    "recovering",  # a step of recovery was committed to the store
     "fetched",  # records are pending, nothing is decided
     "decided",  # the block is made, the store's transaction is open, nothing is put
     "after-put",  # the ledger holds the block, the store does not

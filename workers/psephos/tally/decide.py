@@ -7,7 +7,7 @@ then the voter's allowance. The recount judges by the same order with code of it
 import sys
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import compress
 from operator import itemgetter, not_
@@ -55,7 +55,6 @@ _OTHER_BYTES = 3
 _HEAD_BYTES = 2048
 _CELL_BYTES = 17
 _BALLOT_BYTES = 4 * MAX_OPTIONS  # the longest valid ballot; longer values never enter a block
-_VOTERS_A_STEP = 1 << 16  # put into the store at a time by recovery: a tenth of a second
 _MEMO = 100_000  # distinct ballots remembered with their contributions
 
 
@@ -176,22 +175,14 @@ class Judge:
 
     def apply(self, blocks: Sequence[Block], voters: Voters) -> None:
         """Brings the store up to stored blocks that follow each other, as recovery and adoption do."""
-        for _ in self.applying(blocks, voters):
-            pass
-
-    def applying(self, blocks: Sequence[Block], voters: Voters) -> Iterator[None]:
-        """The same, in steps."""
         if self.rules.once:
             items = [pair for block in blocks for pair in _first_offsets(block)]
             items.sort(key=itemgetter(0))  # neighbours lie on one page of the store: half of the work
-            for first in range(0, len(items), _VOTERS_A_STEP):
-                voters.put_all(items[first : first + _VOTERS_A_STEP])
-                yield
+            voters.put_all(items)
             return
         for block in blocks:
             for vote in block.accepted:
                 self._remember(vote, voters)
-            yield
 
     # Where every record is a sound vote, and only the first of a voter counts: by columns, a third of the cost.
 

@@ -13,14 +13,13 @@ from psephos.codec.blocks import MAX_RECORDS, Block, State, block_hash, decode_b
 from psephos.codec.errors import Malformed
 from psephos.codec.tallies import TallyRecord
 from psephos.codec.votes import record_digest
-from psephos.ledger import Ledger, LedgerUnavailable, StoredBlock
+from psephos.ledger import Ledger, StoredBlock
 from psephos.observability import get_logger
 from psephos.tally import metrics
 from psephos.tally.decide import Head, Judge, Record, Rules
 from psephos.tally.store import Identity, Store, Transaction, store_failing
 
-_BLOCKS_A_STEP = 16  # recovery yields between such reads, so that polling goes on
-_VOTERS_A_COMMIT = 500_000  # a commit copies nearly every page of a large store: few of them cost a third of many
+_BLOCKS_A_STEP = 16  # recovery yields between such transactions, so that polling goes on
 log = get_logger()
 
 
@@ -65,7 +64,6 @@ class Partition:
         self.newest_vote_ms = 0
         self.last_base = 0
         self.recovered_blocks = 0  # by the last recovery: how far the store was behind
-        self._goal = 0  # of the recovery that is under way: where the ledger's head ends
         self._ledger = ledger
         self._genesis_hash = genesis_hash
         self._judge = Judge(rules, ledger.session_uid, number)
@@ -78,11 +76,6 @@ class Partition:
         self._revoked = False
 
     # what the worker asks
-
-    @property
-    def to_recover(self) -> int:
-        """Records of the ledger that the store does not know yet, as far as a recovery has found out."""
-        return self._goal - self.head.end
 
     @property
     def position(self) -> int:
@@ -204,13 +197,12 @@ class Partition:
         LedgerUnavailable; may be called again then.
         """
         self.stage = Stage.RECOVERING
-        self.recovered_blocks = self._goal = 0
+        self.recovered_blocks = 0
         self._rollback()
         self.drop_pending()
         self.head = self._genesis_head()
         self._open_store()
         stored = self._ledger.head(self.number)
-        self._goal = _decoded(stored).end if stored is not None else 0
         yield
         if (doubt := self._misfit(stored)) is not None:
             self._delete_store(doubt)
@@ -275,37 +267,22 @@ class Partition:
         return None
 
     def _apply_blocks(self) -> Iterator[None]:
-        head, blocks = self.head, self._ledger.blocks(self.number, self.head.end)
-        read: list[Block] = []
-        try:
-            while step := list(islice(blocks, _BLOCKS_A_STEP)):
-                for stored in step:
-                    read.append(self._checked(stored, head))
-                    head = Head(block_hash(stored.payload), read[-1].end, read[-1].state)
-                yield
-                if sum(len(block.accepted) for block in read) >= _VOTERS_A_COMMIT:
-                    yield from self._remember(read, head.hash)
-                    read = []
-        except LedgerUnavailable:
-            for _ in self._remember(read, head.hash):  # the next attempt goes on from there
-                pass
-            raise
-        yield from self._remember(read, head.hash)
-
-    def _remember(self, blocks: Sequence[Block], digest: bytes) -> Iterator[None]:
-        """Commits these blocks to the store, in steps. digest: the last one's hash."""
-        if not blocks:
-            return
         assert self._store is not None
-        transaction = self._open = self._store.begin()
-        with store_failing(self._path):
-            for _ in self._judge.applying(blocks, transaction):
-                yield
-        self._store.commit(transaction, digest, blocks[-1].end)
-        self._open = None
-        self._advance(blocks[-1], digest)
-        self.recovered_blocks += len(blocks)
-        metrics.RECOVERED.inc(len(blocks))
+        blocks = self._ledger.blocks(self.number, self.head.end)
+        while step := list(islice(blocks, _BLOCKS_A_STEP)):
+            transaction = self._open = self._store.begin()
+            applied = []
+            for stored in step:
+                block = self._checked(stored, self.head)
+                self._advance(block, block_hash(stored.payload))
+                applied.append(block)
+            with store_failing(self._path):
+                self._judge.apply(applied, transaction)
+            self._store.commit(transaction, self.head.hash, self.head.end)
+            self._open = None
+            self.recovered_blocks += len(step)
+            metrics.RECOVERED.inc(len(step))
+            yield
 
     def _check_voters(self) -> Iterator[None]:
         """A store that was just built must know as many voters as the head says."""

@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from itertools import groupby
-from operator import attrgetter
 from pathlib import Path
 from typing import IO, Any
 
@@ -200,28 +199,26 @@ class Worker:
         self._recoveries[partition.number] = partition.recover()
 
     def _recover(self) -> None:
-        """One step of the recovery that has least to do: what was hardly behind does not wait for what was lost.
-
-        NB: one at a time. Several stores that are built at once take their memory at once, and each takes as long.
-        """
+        """One step of each recovery that is under way."""
         now = time.monotonic()
-        due = [self._partitions[number] for number in self._recoveries if self._retry_at[number] <= now]
-        if not due:
-            return
-        partition = min(due, key=attrgetter("to_recover"))
-        try:
-            done = next(self._recoveries[partition.number], _DONE) is _DONE
-            crash_point("recovering")
-            if done:
-                self._recovered(partition)
-                self._recoveries.pop(partition.number, None)
-        except (LedgerUnavailable, LedgerMissing, KafkaException) as error:
-            log.warning("recovery waits", partition=partition.number, why=str(error))
-            self._start_recovery(partition, after_s=random.uniform(*_RETRY_S))  # noqa: S311
-        except StoreFailed as error:
-            self._rebuild(partition, str(error))
-        except PartitionStopped as why:
-            self._stop_partition(partition, why)
+        for number, steps in list(self._recoveries.items()):
+            if self._retry_at[number] > now:
+                continue
+            partition = self._partitions[number]
+            try:
+                done = next(steps, _DONE) is _DONE
+                crash_point("recovering")
+                if done:
+                    self._recovered(partition)
+                    self._recoveries.pop(number, None)
+            except (LedgerUnavailable, LedgerMissing, KafkaException) as error:
+                log.warning("recovery waits", partition=number, why=str(error))
+                self._start_recovery(partition, after_s=random.uniform(*_RETRY_S))  # noqa: S311
+                return  # a read that fails takes many seconds: the group and /livez are not to wait for the next
+            except StoreFailed as error:
+                self._rebuild(partition, str(error))
+            except PartitionStopped as why:
+                self._stop_partition(partition, why)
 
     def _recovered(self, partition: Partition) -> None:
         here = TopicPartition(self._topic, partition.number)
