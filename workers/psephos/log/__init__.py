@@ -2,6 +2,7 @@
 
 from psephos.log.admin import LogAdmin, read_batches, read_records
 from psephos.log.client import (
+    EAGER,
     LogUnavailable,
     client_config,
     consumer_config,
@@ -14,6 +15,7 @@ from psephos.log.control import ControlFollower, read_control, write_control
 from psephos.log.sealing import broker_time_ms, mark_closed, refusing_partitions
 
 __all__ = [
+    "EAGER",
     "ControlFollower",
     "LogAdmin",
     "LogUnavailable",

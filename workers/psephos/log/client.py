@@ -2,7 +2,7 @@
 
 import functools
 import logging
-from typing import Any
+from typing import Any, Final
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
@@ -39,6 +39,10 @@ _quiet.addHandler(logging.NullHandler())
 _quiet.propagate = False  # librdkafka's own lines; what matters reaches our logs as errors of calls
 
 
+EAGER: Final = {"fetch.queue.backoff.ms": 10}
+"""Of consumers: librdkafka's own second of rest, whenever it holds enough, is longer than what it holds lasts."""
+
+
 def client_config(settings: Settings) -> dict[str, Any]:
     """librdkafka properties common to producers, consumers and admins. Raises SettingsError."""
     return {
@@ -62,6 +66,7 @@ def consumer_config(settings: Settings) -> dict[str, Any]:
         "isolation.level": "read_committed",
         "allow.auto.create.topics": False,
         "enable.partition.eof": True,
+        **EAGER,
     }
 
 

@@ -20,7 +20,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from psephos.codec.blocks import RecordClass
 from psephos.ledger import Conflict, LedgerMissing, LedgerUnavailable
-from psephos.log import LogAdmin, LogUnavailable, client_config, tally_group, votes_topic
+from psephos.log import EAGER, LogAdmin, LogUnavailable, client_config, tally_group, votes_topic
 from psephos.observability import Health, get_logger
 from psephos.settings import Settings
 from psephos.startup import Context
@@ -467,4 +467,5 @@ def _consumer_config(settings: Settings) -> dict[str, Any]:
         "auto.offset.reset": "error",
         "allow.auto.create.topics": False,
         "fetch.wait.max.ms": 50,
+        **EAGER,
     }
