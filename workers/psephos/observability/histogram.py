@@ -1,4 +1,4 @@
-"""A Prometheus histogram that takes many observations at once: a vote's share of it is 0.2 µs instead of 2."""
+"""A Prometheus histogram that takes many observations at once: a vote's share of it is 0.1 µs instead of 0.7."""
 
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
