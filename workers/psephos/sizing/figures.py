@@ -18,12 +18,12 @@ class Figure(NamedTuple):
 LOAD: Final = 0.5
 
 INGEST_MICROS: Final = Figure(70, "µs of CPU a vote, one vote a request", "benchmark ingest")
-BATCH_MICROS: Final = Figure(18, "µs of CPU a vote, in batches", "benchmark batch")
-TALLY_MICROS: Final = Figure(6.5, "µs of CPU a vote, ledger and transaction included", "benchmark tally")
+BATCH_MICROS: Final = Figure(15, "µs of CPU a vote, in batches, voters by token", "benchmark batch")
+TALLY_MICROS: Final = Figure(6.6, "µs of CPU a vote, with ledger and transaction", "benchmark tally")
 LEDGER_BYTES: Final = Figure(32, "bytes of the ledger a vote", "benchmark ledger")
 RECORD_BYTES: Final = Figure(70, "bytes of the log a vote, each replica", "codec.votes, Kafka's record format")
 STORE_BYTES: Final = Figure(100, "bytes of a tally worker's store a voter", "benchmark ledger")
-RECOUNT_VOTES: Final = Figure(150_000, "votes a second of a recount's core", "benchmark ledger")
+RECOUNT_VOTES: Final = Figure(190_000, "votes a second of a recount's core", "benchmark ledger")
 FRAME_BYTES: Final = Figure(300, "bytes of a result frame with ten options", "codec.frames")
 DELIVERY_MICROS: Final = Figure(27, "µs of CPU a frame that a viewer gets", "architecture, section 6")
 VIEWER_KB: Final = Figure(18, "KB of memory a viewer", "architecture, section 7")
