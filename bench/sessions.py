@@ -30,7 +30,7 @@ NUMBERS: dict[Size, Sequence[int]] = {"smoke": (1, 2), "quick": (1, 5), "full": 
 SECONDS: dict[Size, float] = {"smoke": 2.0, "quick": 10.0, "full": 20.0}
 SETTLE_S = 3.0  # after a start
 VOTES_A_SECOND = 2.0  # of each session
-MEMORY_BYTES = 12 * 2**30  # private memory of all sessions together
+MEMORY_BYTES = 18 * 2**30  # private memory of all sessions together: fifty take 16
 READY_S = 300.0
 _ADMIN_PORTS = admin_ports(ingest_processes=1, workers=1)
 
