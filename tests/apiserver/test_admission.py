@@ -107,7 +107,7 @@ def shown(port: int) -> str:
 def test_what_no_schema_sees_is_refused_with_field_and_reason(
     cluster: Cluster, namespace: str, webhook: Webhook
 ) -> None:
-    assert webhook.ready
+    wait_until(lambda: webhook.ready, "the webhook says that it has a certificate", 10)
     with pytest.raises(Refused) as refused:
         cluster.admin.create(session(namespace, "final", recount=BAD_CRON))
     assert refused.value.code == 422

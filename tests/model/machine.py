@@ -165,11 +165,15 @@ class Histories(RuleBasedStateMachine):
     @rule(
         number=who,
         faults=st.lists(
-            st.sampled_from(["offsets", "commit", "answer", "abort", "stuck", "endless"]), min_size=1, max_size=6
+            st.sampled_from(["offsets", "commit", "answer", "abort", "stuck"]), min_size=1, max_size=6
         ),
     )
     def coordinator_is_silent(self, number: int, faults: list[str]) -> None:
         self.world.cluster.faults.setdefault(self._worker(number).name, []).extend(faults)
+
+    @rule(number=who)
+    def aborts_come_to_no_end(self, number: int) -> None:
+        self.world.cluster.faults.setdefault(self._worker(number).name, []).insert(0, "endless")
 
     @rule(of=votes, number=who)
     def transaction_times_out(self, of: bytes, number: int) -> None:

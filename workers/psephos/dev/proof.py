@@ -4,7 +4,7 @@ Shares the receipt's format with ingest, and nothing with the tally.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from psephos.codec.errors import Malformed
@@ -25,10 +25,15 @@ class Missing(NamedTuple):
 
 
 class Proof(NamedTuple):
-    """records: of the log, without control records; missing: empty if nothing was lost."""
+    """records: of the log, without control records; missing: empty if nothing was lost.
+
+    repeats: (partition, offset) of each record that the log has before, byte by byte: a producer that gave a
+    vote up begins a new epoch, in which the broker does not recognise what was on its way.
+    """
 
     records: int
     missing: Sequence[Missing]
+    repeats: Collection[tuple[int, int]]
 
 
 def place_of(vote: Acknowledged) -> tuple[int, int]:
@@ -63,13 +68,14 @@ def prove(
             places[receipt.partition][receipt.offset].append((receipt, vote))
     ends = LogAdmin(settings).end_offsets(partitions)
     control = 0
+    repeats: set[tuple[int, int]] = set()
     for partition, end in enumerate(ends):
-        control += _compare(settings, partition, end, places[partition], session_key, missing)
+        control += _compare(settings, partition, end, places[partition], session_key, missing, repeats)
     for partition, wanted in places.items():
         for offset, receipts in wanted.items():
             why = f"the log has no record at partition {partition}, offset {offset}"
             missing += [Missing(vote, why) for _, vote in receipts]
-    return Proof(sum(ends) - control, missing)
+    return Proof(sum(ends) - control, missing, repeats)
 
 
 def _compare(
@@ -79,16 +85,24 @@ def _compare(
     wanted: dict[int, list[tuple[Receipt, Acknowledged]]],
     session_key: bytes,
     missing: list[Missing],
+    repeats: set[tuple[int, int]],
 ) -> int:
-    """Takes what it finds out of `wanted`, adds what differs to `missing`; answers how many control records."""
+    """Takes what it finds out of `wanted`, adds what differs to `missing`, what the log has before to `repeats`.
+
+    Answers how many control records there are.
+    """
     control = 0
+    known: set[bytes] = set()
     for message in read_records(settings, votes_topic(settings.session_uid), partition, 0, end, batch=_FETCH):
         key = message.key()
         control += key == MARKER_KEY
+        digest = record_digest(key, message.value())[:DIGEST_BYTES]
+        if digest in known:
+            repeats.add((partition, message.offset()))
+        known.add(digest)
         receipts = wanted.pop(message.offset(), None)
         if receipts is None:
             continue
-        digest = record_digest(key, message.value())[:DIGEST_BYTES]
         for receipt, vote in receipts:
             if receipt.digest != digest:
                 missing.append(Missing(vote, f"partition {partition}, offset {receipt.offset}: another record"))

@@ -25,7 +25,7 @@ from psephos.dev.ballots import BallotKind, read_ballots
 from psephos.dev.display import Display, LiveResults
 from psephos.dev.journal import Acknowledged, Journal, read_journal
 from psephos.dev.load import Load, plan_load, voter_names
-from psephos.dev.proof import place_of, prove
+from psephos.dev.proof import Proof, place_of, prove
 from psephos.dev.read import NoAnswer, request
 from psephos.dev.receipts import resolve, sample
 from psephos.dev.reference import COUNTED, Allowance, Vote, differences, fates
@@ -278,10 +278,11 @@ class _Election:
         if seen.accepted_invalid:
             yield f"{seen.accepted_invalid} invalid ballots were acknowledged by ingest"
         votes = self._votes_in_order()
-        yield from self._check_journal(document, votes)
+        proof = self._prove(votes)
+        yield from self._check_journal(document, proof)
         found = fates((Vote(vote.subject, vote.key, vote.body) for vote in votes), self._allowance)
         yield from self._check_reference(document, seen, votes, found)
-        yield from self._check_receipts(votes, found)
+        yield from self._check_receipts(votes, found, proof)
         yield from self._check_last_frame(document)
 
     def _check_recount(self, document: Document) -> Iterator[str]:
@@ -290,12 +291,15 @@ class _Election:
         elif document["state"] != "Final":
             yield f"the session is {document['state']}"
 
-    def _check_journal(self, document: Document, votes: Sequence[Acknowledged]) -> Iterator[str]:
+    def _prove(self, votes: Sequence[Acknowledged]) -> Proof:
         stack, genesis = self._stack, self._stack.genesis
         proof = prove(
             stack.settings, genesis.partitions, stack.session_keys.session, genesis.hash[:TAG_BYTES], votes
         )
         self._display.news("proof", f"{len(votes) - len(proof.missing):,} of {len(votes):,} votes are in the log")
+        return proof
+
+    def _check_journal(self, document: Document, proof: Proof) -> Iterator[str]:
         if proof.records != document["recount"]["logRecords"]:
             yield f"the log has {proof.records} records, the recount says {document['recount']['logRecords']}"
         yield from _some([f"acknowledged, but lost: {each.vote.subject}: {each.why}" for each in proof.missing])
@@ -313,10 +317,10 @@ class _Election:
         counted = [vote.body for vote, fate in zip(votes, found, strict=True) if fate == COUNTED]
         yield from differences(self._session, document, counted, numbers, unknown=_unknown(document, seen))
 
-    def _check_receipts(self, votes: Sequence[Acknowledged], found: Sequence[str]) -> Iterator[str]:
+    def _check_receipts(self, votes: Sequence[Acknowledged], found: Sequence[str], proof: Proof) -> Iterator[str]:
         chosen = sample(votes, self._options.seed)
         expected = {vote.receipt: fate for vote, fate in zip(votes, found, strict=True)}
-        resolved = uvloop.run(resolve(self._stack.gateway_url, chosen, expected))
+        resolved = uvloop.run(resolve(self._stack.gateway_url, chosen, expected, proof.repeats))
         statuses = ", ".join(f"{number:,} {status}" for status, number in resolved.statuses.most_common())
         self._display.news("proof", f"{len(chosen):,} receipts asked for at the gateway: {statuses}")
         yield from _some(resolved.failures)
