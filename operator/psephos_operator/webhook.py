@@ -21,10 +21,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Self
 
-import structlog
 from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 
+from psephos.observability import get_logger
 from psephos_operator.admission import NotAReview, answer
 from psephos_operator.certificates import Bundle, is_due, renewed
 from psephos_operator.settings import OperatorSettings
@@ -35,7 +35,7 @@ REQUEST_LIMIT = 8 * 1024 * 1024  # an AdmissionReview holds a session twice; etc
 CONNECTION_S = 60.0  # a silent connection is given up
 NOT_FOUND, CONFLICT = 404, 409
 
-log = structlog.get_logger()
+log = get_logger()
 
 
 class CertificateStore:

@@ -10,14 +10,14 @@ from tests.apiserver.cluster import Cluster
 from psephos.dev.servers import Backends
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """The shared API server, ready, with every definition installed."""
     with Cluster(tmp_path_factory.mktemp("cluster")) as running:
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def backends(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backends]:
     """Kafka, Redis and DynamoDB Local, shared by all tests of this folder."""
     with Backends(tmp_path_factory.mktemp("backends"), dynamodb_in_memory=True) as running:

@@ -25,7 +25,7 @@ _LAST_LINES = 80  # of a role's log, after a failure
 _passed = pytest.StashKey[bool]()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backends]:
     """Servers that tests may kill, pause and start again; a test leaves them running."""
     running = Backends(tmp_path_factory.mktemp("cluster"), brokers=3)

@@ -15,7 +15,7 @@ class Finished(NamedTuple):
     result: dict[str, Any]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def burlington(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Finished]:
     """Burlington's election, played once: at a pace that gives each partition a chain of many blocks."""
     session, ballots = example("burlington-2009-irv")

@@ -2,9 +2,15 @@
 
 import logging
 import sys
+from types import ModuleType
 from typing import Any, TextIO, cast
 
-import structlog
+# structlog draws tracebacks with rich where there is one: a tenth of a role's start, for what no role shows
+_no_rich_yet = "rich" not in sys.modules and sys.modules.setdefault("rich", cast("ModuleType", None)) is None
+import structlog  # noqa: E402
+
+if _no_rich_yet:
+    del sys.modules["rich"]  # it is there for whoever asks from now on
 
 
 class _StandardError:

@@ -1,4 +1,4 @@
-"""A finished election, tampered with in five ways: each is found by the recount, at its partition and offset.
+"""Burlington's election comes out as published; tampered with in five ways, each is found at its partition and offset.
 
 Each test restores what it changed, or the next one would find more than its own. The last one can't: nothing takes
 a record out of the log again.
@@ -16,6 +16,7 @@ import pytest
 from confluent_kafka import Producer
 from tests.integration.elections.conftest import Finished as Burlington
 from tests.integration.elections.playing import Command, psephos
+from tests.integration.elections.published import require_published
 
 from psephos.codec.blocks import (
     AcceptedVote,
@@ -102,6 +103,10 @@ def finished(burlington: Burlington) -> Finished:
     settings = burlington.command.settings
     rules = BallotRules.of(parse_session(settings.session_file.read_bytes()))
     return Finished(burlington.command, settings, Ledger.of(settings), rules)
+
+
+def test_burlington_comes_out_as_published_round_by_round(burlington: Burlington) -> None:
+    require_published("burlington-2009-irv", burlington.result)
 
 
 def test_a_choice_changed_in_a_block_and_the_whole_chain_rehashed(finished: Finished) -> None:
