@@ -1,4 +1,4 @@
-"""Burlington's election comes out as published; tampered with in five ways, each is found at its partition and offset.
+"""Burlington's election comes out as published. Tampered with in five ways, each is found at its place in the log.
 
 Each test restores what it changed, or the next one would find more than its own. The last one can't: nothing takes
 a record out of the log again.

@@ -1,4 +1,4 @@
-"""Four more real votes with their real ballots come to the results that were published, whatever voters do besides."""
+"""Four more real votes with their real ballots come to their published results, whatever voters do besides."""
 
 from collections.abc import Callable
 
