@@ -10,13 +10,19 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from tests.s3 import S3
+from tests.servers import Servers, told
 
 from psephos.dev.servers import Backends
 
 
 @pytest.fixture(scope="session")
-def backends(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backends]:
+def backends(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Backends | Servers]:
     """The shared servers, ready: ``.kafka_bootstrap``, ``.redis_url``, ``.dynamodb_endpoint``."""
+    if (running := told(request.config)) is not None:
+        yield running
+        return
     with Backends(tmp_path_factory.mktemp("backends"), dynamodb_in_memory=True) as running:
         yield running
 
