@@ -278,7 +278,8 @@ def test_a_second_vote_of_a_voter_is_told_to_be_one(voting: Voting, enter: Enter
         cast(page)
         expect(page.locator("#standing")).not_to_have_attribute("data-state", "pending")
     expect(page.locator("#standing")).to_have_text(
-        "You had voted before. Your earlier vote counts, this one does not."
+        "An earlier vote of yours counts, this one does not. If you have voted once only, it is the same vote:"
+        " it was written down twice and counts once."
     )
     assert voting.counted("twice") == [{"choices": ["ada"]}]
 

@@ -158,7 +158,10 @@ def _info(session: Session) -> Schema:
 
 
 def _found() -> Schema:
-    status = {"enum": ["pending", "counted", "duplicate", "superseded", "rejected"]}
+    status = {
+        "enum": ["pending", "counted", "duplicate", "superseded", "rejected"],
+        "description": "duplicate: an earlier vote of this voter counts, or this very vote, written down twice",
+    }
     return object_of("reason", status=status, partition=COUNT, offset=COUNT, reason=TEXT)
 
 

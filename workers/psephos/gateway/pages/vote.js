@@ -377,7 +377,7 @@ function standing(answer, found) {
       case "duplicate":
         return retried
           ? ["counted", "It was sent more than once and is counted once: an earlier try had arrived."]
-          : ["bad", "You had voted before. Your earlier vote counts, this one does not."];
+          : ["bad", "An earlier vote of yours counts, this one does not. If you have voted once only, it is the same vote: it was written down twice and counts once."];
       case "superseded": return ["bad", "A later vote of yours has replaced this one. The later one counts."];
       case "rejected": return ["bad", `This vote is not counted: ${reasons[found.reason] ?? found.reason}.`];
       default: return ["pending", "It will be counted in a moment."];
