@@ -74,6 +74,7 @@ def _victim(run: Command, backlog: Backlog, number: int) -> tuple[int, int] | No
     return (run.pid("tally-1"), lag) if lag > LAG else None
 
 
+@pytest.mark.long  # shorter: test_redis_outage.py, and Redis's pod in e2e
 def test_redis_killed_and_started_empty_costs_no_vote_and_results_are_right_again(
     started: Callable[..., Command],
 ) -> None:
