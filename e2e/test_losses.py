@@ -262,30 +262,22 @@ def in_the_recount(session: Session, closes: float) -> None:
     patiently(lambda: session.phase() == "Recounting", "recounting", closes - time.time() + 90)
 
 
-MOMENTS = (before_the_close, in_the_close, in_the_recount)
-
-
-@pytest.fixture(scope="module")
-def open_ones(namespace: str) -> dict[str, Session]:
-    """A session a moment, applied together: they become ready in the time that one takes."""
-    sessions = {moment.__name__: session(moment.__name__.replace("_", "-"), namespace) for moment in MOMENTS}
-    for each in sessions.values():
-        each.wait("Open")
-    return sessions
-
-
-@pytest.mark.parametrize("moment", MOMENTS, ids=lambda moment: moment.__name__)
+@pytest.mark.parametrize(
+    "moment", [before_the_close, in_the_close, in_the_recount], ids=lambda moment: moment.__name__
+)
 @pytest.mark.timeout(300)
 def test_an_operator_killed_around_the_close_changes_neither_the_end_nor_the_result(
     moment: Callable[[Session, float], None],
-    open_ones: dict[str, Session],
+    namespace: str,
     authority: Authority,
     reader: Reader,
     report: Report,
     tmp_path: Path,
 ) -> None:
     """Both replicas die; voting goes on to its last second, and is over then, with or without an operator."""
-    small = open_ones[moment.__name__]
+    name = moment.__name__.replace("_", "-")
+    small = session(name, namespace)
+    small.wait("Open")
     with Traffic(authority, small, tea_and_coffee(0), tmp_path / "journal", rate=RATE) as traffic:
         wait_until(lambda: traffic.acknowledged >= BEFORE, "votes are acknowledged", 60)
         closes = time.time() + 8
@@ -296,7 +288,7 @@ def test_an_operator_killed_around_the_close_changes_neither_the_end_nor_the_res
         small.wait("Final", 180)
         whole_s = time.monotonic() - killed_at
     found = reader.audit(small.uid, 2, tmp_path / "journal")
-    what = f"both operators, {small.name.replace('-', ' ')}"
+    what = f"both operators, {name.replace('-', ' ')}"
     report.add(Row(what, traffic.acknowledged, 0.0, whole_s, len(found.lost), len(found.double)))
     assert (found.lost, found.double, found.faults) == ([], [], [])
     assert found.acknowledged == traffic.acknowledged > BEFORE
