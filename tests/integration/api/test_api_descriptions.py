@@ -20,7 +20,7 @@ CREDENTIAL = "gateway-credential-0123456789"
 EXAMPLES = 40  # an operation; always the same ones
 
 
-@pytest.fixture(scope="module", params=["score", pytest.param("approval", marks=pytest.mark.long)])
+@pytest.fixture(scope="module", params=["score", "approval"])
 def voting(
     backends: Backends, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Iterator[Voting]:

@@ -169,7 +169,6 @@ def stack(tmp_path: Path) -> Iterator[Stack]:
         yield running
 
 
-@pytest.mark.long  # shorter: test_a_session_is_paused_resumed_extended_and_closed
 def test_every_process_obeys_a_pause_and_an_extension(stack: Stack) -> None:
     book = OrderBook(stack.settings.orders_dir, stack.session.name)
     with obeying.processes(stack) as doors:

@@ -195,7 +195,6 @@ def test_a_stack_keeps_its_topics_and_tables_when_started_again_in_its_folder(tm
         assert redis.Redis.from_url(second.redis_url).dbsize() == 0
 
 
-@pytest.mark.long  # shorter: test_broker_faults.py
 def test_three_brokers_take_votes_while_one_is_dead_and_refuse_them_with_two_dead(tmp_path: Path) -> None:
     with Backends(tmp_path, brokers=3, dynamodb_in_memory=True) as backends:
         create_topic(backends.kafka, "votes", replicas=3)
