@@ -32,7 +32,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "long: a shorter test proves the same: only with --all-faults")
-    if config.getoption("dist", "no") == "loadfile" and not hasattr(config, "workerinput"):
+    if config.getoption("dist", "no") == "loadfile":
         config.pluginmanager.register(servers.ForAll())
 
 

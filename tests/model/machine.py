@@ -169,11 +169,11 @@ class Histories(RuleBasedStateMachine):
         ),
     )
     def coordinator_is_silent(self, number: int, faults: list[str]) -> None:
-        self.world.cluster.faults.setdefault(self._worker(number).name, []).extend(faults)
+        self._coordinator_faults(number).extend(faults)
 
     @rule(number=who)
     def aborts_come_to_no_end(self, number: int) -> None:
-        self.world.cluster.faults.setdefault(self._worker(number).name, []).insert(0, "endless")
+        self._coordinator_faults(number).insert(0, "endless")
 
     @rule(of=votes, number=who)
     def transaction_times_out(self, of: bytes, number: int) -> None:
@@ -273,6 +273,10 @@ class Histories(RuleBasedStateMachine):
         """The worker of this ordinal; started (again) if none runs."""
         running = [each for each in self.world.workers if each.machine.name == str(number) and each.alive]
         return running[-1] if running else self.world.start_worker(self.world.machines[number])
+
+    def _coordinator_faults(self, number: int) -> list[str]:
+        """Those that wait for the worker of this ordinal, the next one first."""
+        return self.world.cluster.faults.setdefault(self._worker(number).name, [])
 
     def _run(self, of: Process, steps: int, pick: int, until: Callable[[], bool] = lambda: False) -> None:
         idle = 0

@@ -41,7 +41,7 @@ def sample(votes: Iterable[Acknowledged], seed: int, size: int = SAMPLE) -> list
 
 
 async def resolve(
-    url: str, votes: Sequence[Acknowledged], expected: Mapping[str, str], repeats: Collection[tuple[int, int]] = ()
+    url: str, votes: Sequence[Acknowledged], expected: Mapping[str, str], repeats: Collection[tuple[int, int]]
 ) -> Resolved:
     """Asks the gateway of the session at `url`. `expected`: status by receipt, with the reason behind it.
 

@@ -6,11 +6,13 @@ from types import ModuleType
 from typing import Any, TextIO, cast
 
 # structlog draws tracebacks with rich where there is one: a tenth of a role's start, for what no role shows
-_no_rich_yet = "rich" not in sys.modules and sys.modules.setdefault("rich", cast("ModuleType", None)) is None
+_hidden = "rich" not in sys.modules
+if _hidden:
+    sys.modules["rich"] = cast("ModuleType", None)  # whoever imports it now is told that there is none
 import structlog  # noqa: E402
 
-if _no_rich_yet:
-    del sys.modules["rich"]  # it is there for whoever asks from now on
+if _hidden:
+    del sys.modules["rich"]
 
 
 class _StandardError:
