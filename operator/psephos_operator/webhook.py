@@ -132,9 +132,7 @@ class Webhook:
         self._shown: Bundle | None = None
         self._found: Bundle | None = None
         self._over = threading.Event()
-        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self._context.minimum_version = ssl.TLSVersion.TLSv1_2
-        self._server = _Server((settings.listen, settings.webhook_port), self._context, now)
+        self._server = _Server((settings.listen, settings.webhook_port), now)
         self._threads = [
             threading.Thread(target=self._server.serve_forever, name="webhook", daemon=True),
             threading.Thread(target=self._keep_certificates, name="certificates", daemon=True),
@@ -190,7 +188,7 @@ class Webhook:
                 stored  # API servers hear of its authority in their own time: it is shown at the next look
             )
             return
-        _show(self._context, stored)
+        self._server.context = _showing(stored)
         self._shown = stored
 
     def _keep_certificates(self) -> None:
@@ -202,20 +200,32 @@ class Webhook:
             self._over.wait(self._check_s if self.ready else min(self._check_s, 1.0))
 
 
-def _show(context: ssl.SSLContext, bundle: Bundle) -> None:
-    """From now on handshakes use this certificate. OpenSSL reads it from a file, which is gone at once."""
+def _context() -> ssl.SSLContext:
+    """Without a certificate: it refuses every handshake."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context
+
+
+def _showing(bundle: Bundle) -> ssl.SSLContext:
+    """A new context with this certificate, which OpenSSL reads from a file that is gone at once.
+
+    NB: never changes one that is in use: a handshake in another thread then fails, or crashes the process.
+    """
+    context = _context()
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "chain.pem"
         file.touch(mode=0o600)
         file.write_bytes(bundle.certificate + bundle.key)
         context.load_cert_chain(file)
+    return context
 
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
-    def __init__(self, address: tuple[str, int], context: ssl.SSLContext, now: Callable[[], datetime]) -> None:
-        self._context, self.now = context, now
+    def __init__(self, address: tuple[str, int], now: Callable[[], datetime]) -> None:
+        self.context, self.now = _context(), now
         self._open: weakref.WeakSet[ssl.SSLSocket] = weakref.WeakSet()
         super().__init__(address, _Handler)
 
@@ -228,7 +238,7 @@ class _Server(ThreadingHTTPServer):
     def finish_request(self, request: Any, client_address: Any) -> None:
         """In the connection's own thread, so that a client that never shakes hands holds up nobody."""
         request.settimeout(CONNECTION_S)
-        with suppress(OSError), self._context.wrap_socket(request, server_side=True) as secured:
+        with suppress(OSError), self.context.wrap_socket(request, server_side=True) as secured:
             self._open.add(secured)
             super().finish_request(secured, client_address)
 
