@@ -129,6 +129,30 @@ def test_two_projectors_fill_a_flushed_redis_again_and_never_go_backwards(drill:
     )
 
 
+@pytest.mark.long
+@pytest.mark.fault("redis", "Redis flushed while no broker answers")
+def test_a_redis_flushed_while_no_broker_answers_shows_the_newest_figures_again(drill: Drill) -> None:
+    """The projector asks for a phase that it may have missed, and in the end makes do with what it knows."""
+    running = drill.session()
+    client = drill.client(running)
+    client.send(ballots(running, 500, drill.chance))
+    running.start_worker(0)
+    running.start("projector")
+    watch = Watch(running)
+    drill.wait_counted(running)
+    newest = sum(running.head_ends()) + 1
+    wait(lambda: watch.look() == newest, "all is shown")
+    drill.cluster.kafka.pause()
+    try:
+        Redis.from_url(running.settings.redis_url).flushall()
+        wait(watch.look, "a frame again")
+    finally:
+        drill.cluster.kafka.resume()
+    drill.healed()
+    assert set(watch.versions[-2:]) == {newest}
+    drill.conclude(running, injected=1, path=lambda: {"frames missing meanwhile": watch.missed})
+
+
 @pytest.mark.fault("gateway", "gateway killed with viewers on it")
 async def test_viewers_of_a_killed_gateway_resume_elsewhere_with_a_newer_version(drill: Drill) -> None:
     viewers = drill.pick(20, 200)

@@ -17,7 +17,7 @@ from tests.waiting import wait_until
 from psephos.dev.ports import LOOPBACK, free_port
 from psephos.dev.servers import Backends as Servers
 from psephos.dev.servers import Redis
-from psephos.projection import AWAY, Projection, channel_name, frame_name, redis_client
+from psephos.projection import AWAY, Projection, Vacant, channel_name, frame_name, redis_client
 from psephos.recount.sealing import publish
 from psephos.settings import Settings, SettingsError, load_settings
 from psephos_operator.backends import Backends, new_password
@@ -59,7 +59,9 @@ async def test_many_sessions_are_spread_over_the_nodes_and_each_is_written_by_co
         uid = new_uid()
         client = redis_client(settings(uid, cluster.url))
         projection = Projection(client, uid)
-        assert await projection.write("e", 2, b"two")
+        with pytest.raises(Vacant) as raised:
+            await projection.write_live("e", 2, b"two", "")
+        assert await projection.write_live("e", 2, b"two", raised.value.vacancy)
         assert not await projection.write("e", 1, b"one"), "never backwards"
         assert await projection.read() == b"two"
         await projection.beat(7)

@@ -2,12 +2,13 @@
 
 from itertools import pairwise
 
+import pytest
 from redis import Redis as RedisClient
 from tests.integration.readside.conftest import ReadSide, fetch
 from tests.integration.readside.watching import Events, Socket
 from tests.waiting import wait_until
 
-from psephos.projection import frame_name
+from psephos.projection import Projection, Vacant, frame_name, redis_client
 
 
 async def test_redis_killed_and_started_empty(readside: ReadSide) -> None:
@@ -45,7 +46,53 @@ async def test_a_flushed_frame_is_back_within_seconds(readside: ReadSide) -> Non
     name = frame_name(readside.settings.session_uid)
     before = client.hget(name, "version")
     client.flushall()
-    wait_until(lambda: client.hget(name, "version") == before, "said again", 5)
+    wait_until(lambda: client.hget(name, "version") == before, "said again")
+
+
+async def test_a_projector_that_lags_fills_a_flushed_redis_with_nothing_older(readside: ReadSide) -> None:
+    """The newest stands in the ledger alone, so that the one that lags can't hear of it in time by chance."""
+    client = RedisClient.from_url(readside.redis.url)
+    name = frame_name(readside.settings.session_uid)
+    readside.append(0, [0])
+    lagging = readside.start("projector").wait_ready()
+    older = int(client.hget(name, "version"))
+    readside.append(0, [0, 1, 1], tell=False)
+    ahead = readside.start("projector")
+    newest = wait_until(lambda: _newer(client, name, than=older), "the newest is shown")
+    ahead.kill()
+    assert lagging.metric("psephos_projector_version") == older, "it lags"
+    client.flushall()
+    assert wait_until(lambda: int(client.hget(name, "version") or 0), "shown again") == newest
+
+
+async def test_a_vacancy_may_be_filled_by_who_has_read_since_and_is_another_after_each_flush(
+    readside: ReadSide,
+) -> None:
+    client = redis_client(readside.settings)
+    first, second = Projection(client, "vacant"), Projection(client, "vacant")
+
+    async def seen(by: Projection, vacancy: str = "") -> str:
+        with pytest.raises(Vacant) as raised:
+            await by.write_live("epoch", 1, b"one", vacancy)
+        return raised.value.vacancy
+
+    vacancy = await seen(first)
+    assert await seen(second) == vacancy, "the same for all"
+    assert await first.read() is None
+    assert await second.write_live("epoch", 2, b"two", vacancy)
+    assert not await first.write_live("epoch", 1, b"one", vacancy), "never backwards"
+    await client.flushall()
+    again = await seen(first, vacancy)
+    assert again != vacancy, "who read before the flush has to read again"
+    assert await second.write("epoch", 9, b"final"), "nothing is newer than the final frame"
+    assert not await first.write_live("epoch", 3, b"three", again)
+    assert await first.write_live("epoch", 10, b"ten", ""), "where a frame is, no vacancy matters"
+    await client.aclose()
+
+
+def _newer(client: RedisClient, name: str, than: int) -> int | None:
+    version = int(client.hget(name, "version") or 0)
+    return version if version > than else None
 
 
 async def test_a_redis_that_hangs_is_away(readside: ReadSide) -> None:

@@ -1,9 +1,15 @@
 """Compare-and-set on (epoch, version): two writers do no harm, and a version never goes backwards.
 
+A Redis that was emptied has forgotten what it showed, so nothing there refuses an older frame. It has a vacancy
+then, whose name lasts until a frame is written or Redis is emptied once more. A projector learns the name, then
+reads all that anybody can have shown before, and writes by that name. If the vacancy is another one by now, a
+newer frame may have come and gone meanwhile, and it has to read again.
+
 One Redis, or a Redis Cluster. In a cluster all keys of a session and its channel are in one slot, and frames are
 published to the nodes of that slot only (sharded, Redis 7): else every node would carry every session's frames.
 """
 
+import secrets
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -22,10 +28,19 @@ _HEARTBEAT_S = 5  # a projector beats every second; gateways mark results stale 
 _MESSAGES: Final = ("message", "smessage")
 _TIMEOUT_S = 2.0  # a Redis that hangs is away
 # An equal version of one epoch is not written again: its content is the same but for its time.
+# ARGV: epoch, version, body, the vacancy that the writer knows, and the name of one that it is the first to see;
+# that is empty where any vacancy may be filled.
 _WRITE = """
-local old = redis.call('HMGET', KEYS[1], 'epoch', 'version')
-if old[1] == ARGV[1] and tonumber(old[2]) >= tonumber(ARGV[2]) then return 0 end
+local old = redis.call('HMGET', KEYS[1], 'epoch', 'version', 'vacancy')
+local vacant = old[1] ~= ARGV[1]
+if not vacant and tonumber(old[2]) >= tonumber(ARGV[2]) then return 0 end
+if vacant and ARGV[5] ~= '' and old[3] ~= ARGV[4] then
+  if old[3] then return old[3] end
+  redis.call('HSET', KEYS[1], 'vacancy', ARGV[5])
+  return ARGV[5]
+end
 redis.call('HSET', KEYS[1], 'epoch', ARGV[1], 'version', ARGV[2], 'body', ARGV[3])
+redis.call('HDEL', KEYS[1], 'vacancy')
 redis.call('%s', KEYS[2], ARGV[3])
 return 1
 """
@@ -34,8 +49,19 @@ AWAY: Final = (RedisError, RedisClusterException, OSError, TimeoutError)
 """What calls raise when Redis is away, or part of a cluster. NB: the second is none of the first."""
 
 
+class Vacant(Exception):
+    """No frame of this epoch is there, and the writer may not know the newest that was."""
+
+    def __init__(self, vacancy: str) -> None:
+        super().__init__("Redis holds no frame of this session")
+        self.vacancy = vacancy
+
+
 def frame_name(session_uid: str) -> str:
-    """Key of the hash {epoch, version, body}; the braces keep a session's keys in one cluster slot."""
+    """Key of the hash {epoch, version, body}, {vacancy} while there is none.
+
+    The braces keep a session's keys in one cluster slot.
+    """
     return f"psephos:{{{session_uid}}}:frame"
 
 
@@ -73,10 +99,27 @@ class Projection:
         self._write = self._redis.register_script(_WRITE % ("SPUBLISH" if sharded else "PUBLISH"))
 
     async def write(self, epoch: str, version: int, body: bytes) -> bool:
-        """Writes and publishes the frame if it is newer than the one there; answers whether it was."""
-        return bool(
-            await self._write(keys=[frame_name(self._uid), channel_name(self._uid)], args=[epoch, version, body])
-        )
+        """Writes and publishes the frame if it is newer than the one there; returns whether it was.
+
+        Only for a frame that nothing newer can have been shown before: the final one.
+        """
+        return bool(await self._compare_and_set(epoch, version, body, "", ""))
+
+    async def write_live(self, epoch: str, version: int, body: bytes, vacancy: str) -> bool:
+        """As `write`, for a frame that may be older than one that Redis has forgotten.
+
+        vacancy: the one that the writer had seen before it read everything, empty if none. Raises Vacant if there
+        is another one now.
+        """
+        done = await self._compare_and_set(epoch, version, body, vacancy, secrets.token_hex(8))
+        if isinstance(done, bytes | str):
+            raise Vacant(done.decode() if isinstance(done, bytes) else done)
+        return bool(done)
+
+    async def _compare_and_set(self, epoch: str, version: int, body: bytes, *vacancies: str) -> int | bytes | str:
+        keys = [frame_name(self._uid), channel_name(self._uid)]
+        done: int | bytes | str = await self._write(keys=keys, args=[epoch, version, body, *vacancies])
+        return done
 
     async def read(self) -> bytes | None:
         """The newest frame's body, None if there is none."""

@@ -15,9 +15,9 @@ from psephos.codec.errors import Malformed
 from psephos.codec.frames import Frame, encode_frame
 from psephos.codec.tallies import TallyRecord
 from psephos.ledger import LedgerMissing, LedgerUnavailable
-from psephos.log import ControlFollower, LogAdmin, LogUnavailable
+from psephos.log import ControlFollower, LogAdmin, LogUnavailable, read_control
 from psephos.observability import Health, get_logger
-from psephos.projection import AWAY, Projection
+from psephos.projection import AWAY, Projection, Vacant
 from psephos.projector import metrics
 from psephos.projector.follower import TalliesFollower
 from psephos.projector.frames import build_frame, version_of
@@ -30,6 +30,7 @@ COALESCE_S = 0.25  # at most four frames a second
 BEAT_S = 1.0  # beats, and saying the newest frame again: Redis may have been flushed
 HIDDEN_S = 10.0  # a partition that waits and sends no tallies for so long is read from the ledger
 CAUGHT_UP_S = 30.0
+CONTROL_S = 5.0  # a control topic that takes longer is asked again
 BACKOFF_S, MOST_BACKOFF_S = 0.25, 5.0
 _News = TypeVar("_News")
 log = get_logger()
@@ -47,6 +48,8 @@ class Projector:
         self._heard = dict.fromkeys(range(context.genesis.partitions), 0.0)
         self._control: Control | None = None
         self._sealed: Frame | None = None
+        self._vacancy = ""  # of Redis; everything was read after it was seen
+        self._vacancies: asyncio.Queue[str] = asyncio.Queue()
         self._changed = asyncio.Event()
         self._pool = ThreadPoolExecutor(max_workers=8, thread_name_prefix="projector")
 
@@ -59,7 +62,7 @@ class Projector:
         try:
             await asyncio.to_thread(control.wait_caught_up, CAUGHT_UP_S)
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._project()), group.create_task(self._watch_log())]
+                tasks = [group.create_task(each) for each in (self._project(), self._watch_log(), self._refill())]
                 await stop.wait()
                 for task in tasks:
                     task.cancel()
@@ -80,8 +83,9 @@ class Projector:
         return hand_over
 
     def _take_control(self, control: Control) -> None:
-        self._control = control
-        self._changed.set()
+        if self._control is None or control.number > self._control.number:
+            self._control = control
+            self._changed.set()
 
     def _take_tallies(self, records: list[TallyRecord]) -> None:
         for record in records:
@@ -179,10 +183,55 @@ class Projector:
         frame = await self._frame(round(lag_s * 1000))
         if frame is not None:
             metrics.VERSION.set(frame.version)
-            if await self._projection.write(frame.epoch, frame.version, encode_frame(frame)):
-                metrics.FRAMES.inc()
-            self._health.ready()
+            await self._write(frame)
         await self._projection.beat(round(lag_s * 1000))
+
+    async def _write(self, frame: Frame) -> None:
+        """Raises what is in AWAY."""
+        try:
+            if await self._projection.write_live(frame.epoch, frame.version, encode_frame(frame), self._vacancy):
+                metrics.FRAMES.inc()
+        except Vacant as vacant:
+            if self._vacancies.empty():
+                self._vacancies.put_nowait(vacant.vacancy)
+            return
+        self._health.ready()
+
+    async def _refill(self) -> None:
+        """Whenever Redis is empty: reads all that another projector can have shown, and may then fill it.
+
+        What does not answer is done without after CAUGHT_UP_S, so that a Redis emptied while log or ledger is away
+        shows results again: a projector that can still read both has filled it by then.
+        """
+        while True:
+            vacancy = await self._vacancies.get()
+            if vacancy == self._vacancy:
+                continue
+            try:
+                async with asyncio.timeout(CAUGHT_UP_S):
+                    await self._read_everything()
+            except TimeoutError:
+                log.warning("redis is empty and gets what is known, though it may have shown more")
+            self._vacancy = vacancy
+            self._changed.set()
+
+    async def _read_everything(self) -> None:
+        """Reads ledger and control topic to where they end now, or later; asks again until they answer.
+
+        No tally is published before its block stands in the ledger. The tallies topic itself would not do: another
+        projector may have read in the ledger what an open transaction hides there.
+        """
+        while True:
+            try:
+                await self._read_heads(range(self._context.genesis.partitions))
+                control = await asyncio.to_thread(read_control, self._context.settings, CONTROL_S)
+            except (LogUnavailable, LedgerUnavailable, LedgerMissing) as error:
+                log.warning("redis is empty, and log or ledger does not answer", why=str(error))
+                await asyncio.sleep(BEAT_S)
+                continue
+            if control is not None:
+                self._take_control(control)
+            return
 
     async def _frame(self, lag_ms: int) -> Frame | None:
         """None while nothing may be said: before the phase is known, and until the sealed result is there."""
