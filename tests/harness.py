@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 from confluent_kafka import Producer
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_S, wait_until
 
 from psephos.codec.blocks import Block, block_hash, decode_block
 from psephos.codec.control import Control, Phase
@@ -132,7 +132,7 @@ class Running:
     def lag(self) -> int:
         return sum(self.ends()) - sum(self.head_ends())
 
-    def wait_counted(self, timeout: float = 60.0) -> None:
+    def wait_counted(self, timeout: float = PATIENCE_S) -> None:
         ends = self.ends()
         wait_until(lambda: self.head_ends() == ends, f"heads at {ends}", timeout)
 
@@ -206,7 +206,7 @@ class Role:
 
     def metrics(self) -> dict[str, float]:
         """Samples by name and labels as they stand in /metrics."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin_port}/metrics", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin_port}/metrics", timeout=30) as answer:
             lines = answer.read().decode().splitlines()
         return {
             name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if line[:1] != "#")
@@ -222,7 +222,7 @@ class Role:
     def alive(self) -> bool:
         """What /livez says."""
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.admin_port}/livez", timeout=5) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.admin_port}/livez", timeout=30) as answer:
                 return bool(answer.status == 200)
         except OSError:
             return False
@@ -230,7 +230,7 @@ class Role:
     def reasons(self) -> dict[str, str]:
         """Why /readyz says no; empty if it says yes."""
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.admin_port}/readyz", timeout=5) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.admin_port}/readyz", timeout=30) as answer:
                 return dict(json.load(answer)["reasons"])
         except urllib.error.HTTPError as error:
             return dict(json.load(error)["reasons"])

@@ -73,7 +73,7 @@ class Operator:
     def metric(self, name: str) -> float:
         """A sample by name and labels, 0 where there is none, or nobody answers."""
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.admin_port}/metrics", timeout=5) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.admin_port}/metrics", timeout=30) as answer:
                 lines = answer.read().decode().splitlines()
         except OSError:
             return 0.0
@@ -163,11 +163,11 @@ class Vote:
                 return bool(current and found["status"] == status and reason in ("", found["reason"]))
         return False
 
-    def wait_phase(self, phase: str, timeout: float = 60) -> None:
-        wait_until(lambda: self.phase == phase, f"{self.name} is {phase}; {self.status}", timeout)
+    def wait_phase(self, phase: str) -> None:
+        wait_until(lambda: self.phase == phase, f"{self.name} is {phase}; {self.status}")
 
-    def wait_(self, kind: str, status: str = "True", reason: str = "", timeout: float = 60) -> None:
-        wait_until(lambda: self.is_(kind, status, reason), f"{self.name}: {kind} is {status} {reason}", timeout)
+    def wait_(self, kind: str, status: str = "True", reason: str = "") -> None:
+        wait_until(lambda: self.is_(kind, status, reason), f"{self.name}: {kind} is {status} {reason}")
 
     def change(self, **spec: Any) -> None:
         """Merges members into the spec."""

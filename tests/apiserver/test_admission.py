@@ -84,7 +84,7 @@ def webhook(cluster: Cluster, namespace: str) -> Iterator[Webhook]:
     chosen = settings(namespace)
     with Webhook(chosen, store(cluster, chosen), check_s=0.1) as running:
         register(cluster, namespace, running.port)
-        wait_until(lambda: refusal(cluster, namespace) is not None, "the webhook is asked", 60)
+        wait_until(lambda: refusal(cluster, namespace) is not None, "the webhook is asked")
         yield running
     cluster.admin.delete(
         "admissionregistration.k8s.io/v1", "ValidatingWebhookConfiguration", f"webhook-{namespace}"
@@ -107,7 +107,7 @@ def shown(port: int) -> str:
 def test_what_no_schema_sees_is_refused_with_field_and_reason(
     cluster: Cluster, namespace: str, webhook: Webhook
 ) -> None:
-    wait_until(lambda: webhook.ready, "the webhook says that it has a certificate", 10)
+    wait_until(lambda: webhook.ready, "the webhook says that it has a certificate")
     with pytest.raises(Refused) as refused:
         cluster.admin.create(session(namespace, "final", recount=BAD_CRON))
     assert refused.value.code == 422
@@ -127,8 +127,8 @@ def test_a_lost_certificate_is_made_anew_and_a_bad_apply_is_still_refused(
 ) -> None:
     before = shown(webhook.port)
     cluster.admin.delete("v1", "Secret", f"webhook-{namespace}", namespace)
-    wait_until(lambda: shown(webhook.port) != before, "another certificate is shown", 60)
-    wait_until(lambda: refusal(cluster, namespace) is not None, "a bad session is refused", 60)
+    wait_until(lambda: shown(webhook.port) != before, "another certificate is shown")
+    wait_until(lambda: refusal(cluster, namespace) is not None, "a bad session is refused")
     hook = cluster.admin.get(
         "admissionregistration.k8s.io/v1", "ValidatingWebhookConfiguration", f"webhook-{namespace}"
     )
@@ -140,7 +140,7 @@ def test_no_apply_fails_while_the_certificate_changes(cluster: Cluster, namespac
     chosen = settings(namespace)
     with Webhook(chosen, store(cluster, chosen), check_s=2) as running:
         register(cluster, namespace, running.port)
-        wait_until(lambda: refusal(cluster, namespace) is not None, "the webhook is asked", 60)
+        wait_until(lambda: refusal(cluster, namespace) is not None, "the webhook is asked")
         before, answers = shown(running.port), []
         cluster.admin.delete("v1", "Secret", f"webhook-{namespace}", namespace)
         while shown(running.port) == before:
@@ -157,8 +157,8 @@ def test_a_certificate_from_elsewhere_is_shown_as_soon_as_it_changes(cluster: Cl
         first = renewed(None, ["127.0.0.1"], datetime.now(UTC))
         for bundle in (first, renewed(first, ["127.0.0.1"], datetime.now(UTC))):
             provide(cluster, namespace, bundle)
-            wait_until(partial(_shows, running.port, bundle), "the provided certificate is shown", 60)
-            wait_until(lambda: refusal(cluster, namespace) is not None, "a bad session is refused", 60)
+            wait_until(partial(_shows, running.port, bundle), "the provided certificate is shown")
+            wait_until(lambda: refusal(cluster, namespace) is not None, "a bad session is refused")
 
 
 def provide(cluster: Cluster, namespace: str, bundle: Bundle) -> None:
@@ -190,7 +190,7 @@ def test_a_path_that_nobody_serves_is_not_allowed_silently(
 ) -> None:
     register(cluster, namespace, webhook.port, path="/mutate")
     webhook.refresh()
-    wait_until(lambda: "failed calling webhook" in to_a_good_one(cluster, namespace), "nothing is let in", 60)
+    wait_until(lambda: "failed calling webhook" in to_a_good_one(cluster, namespace), "nothing is let in")
 
 
 def to_a_good_one(cluster: Cluster, namespace: str) -> str:
@@ -207,5 +207,5 @@ def test_with_the_policy_ignore_a_webhook_that_is_away_holds_up_nobody(
 ) -> None:
     register(cluster, namespace, webhook.port, policy="Ignore")
     webhook.close()
-    wait_until(lambda: refusal(cluster, namespace) is None, "the webhook is not asked any more", 60)
+    wait_until(lambda: refusal(cluster, namespace) is None, "the webhook is not asked any more")
     cluster.admin.create(session(namespace, "good"))

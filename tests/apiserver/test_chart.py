@@ -280,7 +280,7 @@ def test_rights_in_use_are_read_from_the_audit_log(cluster: Cluster, namespace: 
     cluster.admin.apply(role)
     cluster.admin.create(binding(namespace, "o", role["metadata"]["name"]))
     someone = cluster.service_account(namespace, "o")
-    wait_until(lambda: _may(someone, namespace), "the role is in force", 60)
+    wait_until(lambda: _may(someone, namespace), "the role is in force")
     config = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c", "namespace": namespace}}
     someone.apply(config)
     with pytest.raises(Refused):
@@ -315,7 +315,7 @@ def test_an_upgrade_upgrades_the_definition_and_an_uninstall_keeps_it(
 
     helm("upgrade", RELEASE, str(CHART), *at, values=LEAST, kubeconfig=admin)
     assert "title" in served_fields(cluster)
-    wait_until(lambda: _created(cluster, namespace), "the new field is served", 60)
+    wait_until(lambda: _created(cluster, namespace), "the new field is served")
 
     helm("uninstall", RELEASE, *at, kubeconfig=admin)
     assert cluster.admin.find("apps/v1", "Deployment", f"{RELEASE}-psephos-operator", namespace) is None

@@ -157,7 +157,7 @@ def grant(cluster: Cluster, namespace: str, verbs: list[str]) -> None:
     review["resourceAttributes"]["resource"] = "votingsessions"
     body = {"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview", "spec": review}
     path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
-    wait_until(lambda: someone.request("POST", path, body)["status"]["allowed"], "the role is in force", 60)
+    wait_until(lambda: someone.request("POST", path, body)["status"]["allowed"], "the role is in force")
 
 
 def test_a_session_that_is_not_there(psephos: Plugin) -> None:
@@ -285,7 +285,7 @@ def test_results_come_through_the_api_server_where_only_pods_reach_the_gateway(
     behind_a_service(cluster, vote, address, gateway.port)
     results = f"http://test-results.{namespace}.svc/v1/sessions/test"
     tell(vote, phase="Open", endpoints={"results": results, "votes": results})
-    wait_until(lambda: counted(psephos) == {"ada": 2, "bob": 1}, "the gateway shows what was counted", 60)
+    wait_until(lambda: counted(psephos) == {"ada": 2, "bob": 1}, "the gateway shows what was counted")
     table = psephos("results", "test")
     assert table.code == 0
     assert "A test" in table.out
@@ -301,7 +301,7 @@ def test_results_come_from_the_public_address_where_there_is_one(
     vote = Vote(cluster, namespace, "test").create()
     gateway = readside.start("gateway").wait_ready()
     tell(vote, phase="Open", endpoints={"results": gateway.v1()})
-    wait_until(lambda: counted(psephos) == {"ada": 2, "bob": 1}, "the gateway shows what was counted", 60)
+    wait_until(lambda: counted(psephos) == {"ada": 2, "bob": 1}, "the gateway shows what was counted")
     readside.finish()
     assert psephos("watch", "test").out.splitlines()[-1].startswith("Final: ada 2, bob 1")
     gateway.kill()

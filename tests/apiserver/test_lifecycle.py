@@ -61,7 +61,7 @@ def test_a_session_from_apply_to_the_signed_result(
     def until_final(job: Manifest) -> None:
         """A result is sealed before its Job has ended; the Job has to stay, it has still to publish."""
         if "-seal-" in job["metadata"]["name"]:
-            wait_until(lambda: vote.phase == "Final", "it is final", 60)
+            wait_until(lambda: vote.phase == "Final", "it is final")
 
     vote.wait_phase("Open")
     vote.wait_("Ready", "False", "WorkloadsNotAvailable")
@@ -70,11 +70,11 @@ def test_a_session_from_apply_to_the_signed_result(
         with tally(cluster.admin, vote, tmp_path), jobs_run(cluster.admin, keyed, tmp_path, until_final):
             vote.wait_("Ready")
             cast(operator, vote, 40)
-            wait_until(lambda: vote.status.get("accepted") == 40, "all votes are counted", 60)
+            wait_until(lambda: vote.status.get("accepted") == 40, "all votes are counted")
             assert vote.status["leader"] == "pizza"
             assert "outcome" not in vote.status
             vote.annotate(voting="closed", reason="all have voted")
-            vote.wait_phase("Final", 120)
+            vote.wait_phase("Final")
     check_final(operator, vote, 40)
     assert vote.is_("Final")
     assert tuple(reason for reason in vote.events() if reason in TURNS) == TURNS
@@ -92,10 +92,10 @@ def test_under_embargo_the_status_names_no_option_until_the_result_is_final(
     vote.wait_phase("Open")
     with tally(cluster.admin, vote, tmp_path), jobs_run(cluster.admin, keyed, tmp_path):
         cast(operator, vote, 8)
-        wait_until(lambda: vote.status.get("accepted") == 8, "all votes are counted", 60)
+        wait_until(lambda: vote.status.get("accepted") == 8, "all votes are counted")
         vote.annotate(voting="closed")
         seen = []
-        wait_until(lambda: seen.append(vote.status) or vote.phase == "Final", "it is final", 120)
+        wait_until(lambda: seen.append(vote.status) or vote.phase == "Final", "it is final")
     for status in seen[:-1]:
         if status["phase"] != "Final":
             assert status["leader"] == "sealed"
@@ -123,7 +123,7 @@ def test_a_session_is_prepared_before_it_opens_and_opens_in_its_second(
         return control is not None and control.phase == "Open"
 
     assert not is_open()
-    wait_until(is_open, "it opens", 60)
+    wait_until(is_open, "it opens")
     late_ms = time.time() * 1000 - soon_ms
     print(f"seen open {late_ms:.0f} ms after opensAt")
     assert late_ms >= 0
@@ -142,10 +142,10 @@ def test_an_operator_that_was_away_at_the_end_goes_on_where_the_protocol_stands(
             cast(operator, vote, 12)
             operator.kill()
             assert time.time() * 1000 < closes_ms, "it died before the end"
-            wait_until(lambda: time.time() * 1000 > closes_ms + 3_000, "the end has come, and nobody closed", 120)
+            wait_until(lambda: time.time() * 1000 > closes_ms + 3_000, "the end has come, and nobody closed")
             assert closing_of(vote.ledger(operator)) is None
             operator.process.start()
-            vote.wait_phase("Final", 120)
+            vote.wait_phase("Final")
         closing = closing_of(vote.ledger(operator))
         assert closing == Closing(closes_ms, 1_000), "the end is when it was, not when the operator came back"
         check_final(operator, vote, 12)
@@ -156,7 +156,7 @@ def test_the_ledgers_end_counts_and_not_the_specs(cluster: Cluster, operator: Op
     vote.wait_phase("Open")
     fixed = Closing(moment(6)[1], 1_000)
     vote.ledger(operator).put_once("closing", msgspec.json.encode(fixed))  # as another closer, since dead
-    vote.wait_phase("Closing", 90)
+    vote.wait_phase("Closing")
     wait_until(lambda: vote.status["closesAt"] == datetime.fromtimestamp(fixed.closes_at / 1000, UTC).isoformat(
         timespec="milliseconds").replace("+00:00", "Z"), "the status tells the ledger's time")  # fmt: skip
     control = read_control(vote.settings(operator))
@@ -178,13 +178,13 @@ def test_an_operator_that_is_killed_in_every_step_loses_nothing(
 
         def kill_in(step: Do) -> None:
             """NB: the line stands in the log before the step is taken."""
-            wait_until(lambda: step.value in operator.steps(), f"the step: {step.value}", 120)
+            wait_until(lambda: step.value in operator.steps(), f"the step: {step.value}")
             operator.kill()
             killed.append(step.value)
             operator.process.start()
 
         kill_in(Do.PREPARE)
-        wait_until(lambda: "epoch" in vote.status, "it is prepared", 60)
+        wait_until(lambda: "epoch" in vote.status, "it is prepared")
         vote.change(opensAt=None)
         kill_in(Do.OBEY)
         vote.wait_phase("Open")
@@ -194,7 +194,7 @@ def test_an_operator_that_is_killed_in_every_step_loses_nothing(
         vote.annotate(voting="closed")
         for step in steps[steps.index(Do.OBEY) + 1 :]:
             kill_in(step)
-        vote.wait_phase("Final", 120)
+        vote.wait_phase("Final")
         check_final(operator, vote, 20)
         assert len([key for key in vote.children() if "session-key" in key]) == 1
     assert killed == [step.value for step in steps]
@@ -207,19 +207,19 @@ def test_of_two_operators_one_acts_and_the_other_takes_over(
         Operator(cluster, backends, keyed, tmp_path, "one") as one,
         Operator(cluster, backends, keyed, tmp_path, "two") as two,
     ):
-        wait_until(lambda: one.leads != two.leads, "one of them leads", 60)
+        wait_until(lambda: one.leads != two.leads, "one of them leads")
         leader, standby = (one, two) if one.leads else (two, one)
         vote = Vote(cluster, keyed).create()
         vote.wait_phase("Open")
         leader.process.pause()
-        wait_until(lambda: standby.leads, "the other takes over", 60)
+        wait_until(lambda: standby.leads, "the other takes over")
         vote.annotate(voting="paused")
         vote.wait_phase("Paused")
         leader.process.resume()
-        wait_until(lambda: '"no longer leading"' in leader.log.read_text(), "the first one notices", 60)
+        wait_until(lambda: '"no longer leading"' in leader.log.read_text(), "the first one notices")
         assert not leader.leads
         standby.kill()
-        wait_until(lambda: leader.leads, "the first one leads again", 60)
+        wait_until(lambda: leader.leads, "the first one leads again")
         vote.annotate(voting=None)
         vote.wait_phase("Open")
         numbers = read_control(vote.settings(leader))

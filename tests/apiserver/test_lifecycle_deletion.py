@@ -89,16 +89,16 @@ def test_a_session_is_deleted_in_every_phase(scene: Scene, phase: Phase, policy:
     everything = {"topics", "ledger", "redis", "keys"}
     assert scene.keeps(vote) == everything
     vote.delete()
-    wait_until(lambda: vote.gone, "it is gone", 60)
+    wait_until(lambda: vote.gone, "it is gone")
     expected = everything if policy == "Retain" else set()
-    wait_until(lambda: scene.keeps(vote) == expected, f"left: {scene.keeps(vote)}", 30)
+    wait_until(lambda: scene.keeps(vote) == expected, f"left: {scene.keeps(vote)}")
 
 
 def test_a_session_of_the_same_name_has_keys_of_its_own(scene: Scene) -> None:
     first = Vote(scene.cluster, scene.namespace, "again").create()
     first.wait_phase("Open")
     first.delete()
-    wait_until(lambda: first.gone, "it is gone", 60)
+    wait_until(lambda: first.gone, "it is gone")
     second = Vote(scene.cluster, scene.namespace, "again").create()
     second.wait_phase("Open")
     keys = [key for key in second.children() if "session-key" in key]
@@ -119,10 +119,10 @@ def test_rows_are_not_taken_from_under_pods_that_run_and_a_deletion_is_held_up_f
     }
     scene.cluster.admin.create(pod)
     vote.delete()
-    wait_until(lambda: f"Deployment/{vote.name}-serve" not in vote.children(), "workloads are gone", 30)
+    wait_until(lambda: f"Deployment/{vote.name}-serve" not in vote.children(), "workloads are gone")
     assert not vote.gone
     assert "ledger" in scene.keeps(vote)
-    wait_until(lambda: vote.gone, "it is let go", 60)
+    wait_until(lambda: vote.gone, "it is let go")
     assert "CleanupGaveUp" in vote.events()
     assert scene.operator.metric('psephos_operator_cleanups_total{outcome="gave-up"}') >= 1
 

@@ -43,27 +43,27 @@ def test_a_session_is_final_without_its_exports_which_are_tried_again_follow_the
         with all_available(cluster.admin, namespace), jobs_run(cluster.admin, namespace, tmp_path):
             with tally(cluster.admin, vote, tmp_path):
                 cast(operator, vote, 8)
-                wait_until(lambda: vote.status.get("accepted") == 8, "all votes are counted", 60)
+                wait_until(lambda: vote.status.get("accepted") == 8, "all votes are counted")
                 vote.annotate(voting="closed")
-                vote.wait_phase("Final", 120)
+                vote.wait_phase("Final")
             why = f"s3://{bucket}/2026/lunch/{vote.uid}/"
-            wait_until(lambda: _degraded(vote, "ExportFailed", why, "there is no such bucket"), "it says why", 60)
+            wait_until(lambda: _degraded(vote, "ExportFailed", why, "there is no such bucket"), "it says why")
             assert "exports" not in vote.status
             assert _stays_degraded(vote, 20), "also while it is tried again"
             assert vote.ledger(operator).get("final") is not None
 
             s3.bucket(bucket)
             place = f"2026/lunch/{vote.uid}"
-            wait_until(lambda: vote.status.get("exports") == f"s3://{bucket}/{place}", "it is exported", 60)
+            wait_until(lambda: vote.status.get("exports") == f"s3://{bucket}/{place}", "it is exported")
             assert s3.get(bucket, f"{place}/result.json") == vote.ledger(operator).get("final")
             vote.wait_("Degraded", "False")
 
             vote.change(exports={"url": f"s3://{bucket}/elsewhere"})
             moved = f"elsewhere/lunch/{vote.uid}"
-            wait_until(lambda: vote.status.get("exports") == f"s3://{bucket}/{moved}", "it is exported anew", 60)
+            wait_until(lambda: vote.status.get("exports") == f"s3://{bucket}/{moved}", "it is exported anew")
             assert s3.get(bucket, f"{moved}/result.json") == s3.get(bucket, f"{place}/result.json")
         vote.delete()
-        wait_until(lambda: vote.gone, "it is gone", 60)
+        wait_until(lambda: vote.gone, "it is gone")
         assert s3.keys(bucket) == [f"{place}/result.csv", f"{place}/result.json"], "those of another URL stay"
 
 

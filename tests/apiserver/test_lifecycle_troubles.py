@@ -40,10 +40,10 @@ def test_strimzi_makes_the_topics_and_leaves_them_alone_from_closing_on(
         vote.wait_phase("Open")
         assert not any("annotations" in topic["metadata"] and _released(topic) for topic in topics())
         vote.annotate(voting="closed")
-        vote.wait_phase("Closing", 90)
-        wait_until(lambda: all(_released(topic) for topic in topics()), "Strimzi is told to leave them", 60)
+        vote.wait_phase("Closing")
+        wait_until(lambda: all(_released(topic) for topic in topics()), "Strimzi is told to leave them")
         vote.delete()
-        wait_until(lambda: vote.gone, "it is gone", 60)
+        wait_until(lambda: vote.gone, "it is gone")
         assert topics() == []
         assert LogAdmin(vote.settings(operator)).describe_votes() is None
 
@@ -66,14 +66,14 @@ def test_while_the_brokers_are_away_the_status_says_so_and_keeps_what_was_known(
         vote.wait_phase("Open")
         with tally(cluster.admin, vote, tmp_path):
             cast(operator, vote, 4)
-            wait_until(lambda: vote.status.get("accepted") == 4, "all votes are counted", 60)
+            wait_until(lambda: vote.status.get("accepted") == 4, "all votes are counted")
             own.kafka.pause()
-            vote.wait_("Degraded", "True", "BackendUnavailable", 120)
+            vote.wait_("Degraded", "True", "BackendUnavailable")
             assert vote.status["accepted"] == 4
             cluster.admin.delete("v1", "Service", "lunch-votes", keyed)
-            wait_until(lambda: "Service/lunch-votes" in vote.children(), "drift is corrected all the same", 120)
+            wait_until(lambda: "Service/lunch-votes" in vote.children(), "drift is corrected all the same")
             own.kafka.resume()
-            vote.wait_("Degraded", "False", timeout=120)
+            vote.wait_("Degraded", "False")
 
 
 @pytest.mark.long
@@ -86,9 +86,9 @@ def test_a_ledger_that_was_changed_is_disputed_and_final_after_its_repair(
         vote.wait_phase("Open")
         with tally(cluster.admin, vote, tmp_path):
             cast(operator, vote, 20)
-            wait_until(lambda: vote.status.get("accepted") == 20, "all votes are counted", 60)
+            wait_until(lambda: vote.status.get("accepted") == 20, "all votes are counted")
             vote.annotate(voting="closed")
-            vote.wait_phase("Recounting", 90)
+            vote.wait_phase("Recounting")
         head = vote.ledger(operator).head(0)
         assert head is not None
 
@@ -101,13 +101,13 @@ def test_a_ledger_that_was_changed_is_disputed_and_final_after_its_repair(
 
         overwrite(head.payload[:-1] + bytes([head.payload[-1] ^ 1]))
         with jobs_run(cluster.admin, keyed, tmp_path):
-            vote.wait_phase("Disputed", 120)
+            vote.wait_phase("Disputed")
             assert vote.is_("Disputed")
             assert vote.status["leader"] == "sealed"
             assert "outcome" not in vote.status
             overwrite(head.payload)
             vote.annotate(recount="final-2")
-            vote.wait_phase("Final", 120)
+            vote.wait_phase("Final")
     assert vote.status["outcome"]["totals"] == {"pizza": 15, "soup": 5}
     assert "Job/lunch-recount-final-2" in vote.children()
 
@@ -119,17 +119,17 @@ def test_a_recount_that_gave_up_is_begun_again(
         vote = Vote(cluster, keyed).create()
         vote.wait_phase("Open")
         vote.annotate(voting="closed")
-        wait_until(lambda: "records to go" in vote.condition("Progressing")["message"], "nobody counts", 90)
+        wait_until(lambda: "records to go" in vote.condition("Progressing")["message"], "nobody counts")
         with tally(cluster.admin, vote, tmp_path):
-            vote.wait_phase("Recounting", 90)
+            vote.wait_phase("Recounting")
         wanted = ("batch/v1", "Job", "lunch-recount-final", keyed)
-        wait_until(lambda: cluster.admin.find(*wanted), "the recount", 60)
+        wait_until(lambda: cluster.admin.find(*wanted), "the recount")
         first = cluster.admin.get(*wanted)
         set_failed(cluster.admin, first)
-        wait_until(lambda: "RecountFailed" in vote.events(), "an event tells", 60)
+        wait_until(lambda: "RecountFailed" in vote.events(), "an event tells")
 
         def begun_again() -> bool:
             found = cluster.admin.find(*wanted)
             return found is not None and found["metadata"]["uid"] != first["metadata"]["uid"]
 
-        wait_until(begun_again, "another Job of the same name", 60)
+        wait_until(begun_again, "another Job of the same name")

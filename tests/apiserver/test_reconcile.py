@@ -242,7 +242,7 @@ def test_what_others_change_or_delete_comes_back_and_is_counted(operated: Operat
     )
     api.patch(config, {"data": {"session.yaml": "other"}})
     api.delete("policy/v1", "PodDisruptionBudget", "drifting-tally", operated.namespace)
-    wait_until(lambda: "PodDisruptionBudget/drifting-tally" in vote.children(), "the budget is back", 60)
+    wait_until(lambda: "PodDisruptionBudget/drifting-tally" in vote.children(), "the budget is back")
 
     def is_back(key: str, *path: str) -> bool:
         now, then = vote.children().get(key, {}), before[key]
@@ -250,11 +250,11 @@ def test_what_others_change_or_delete_comes_back_and_is_counted(operated: Operat
             now, then = now.get(part, {}), then[part]
         return bool(now == then)
 
-    wait_until(lambda: is_back("Service/drifting-votes", "spec", "selector"), "the selector is back", 60)
-    wait_until(lambda: is_back("ConfigMap/drifting-session", "data"), "the session's file is back", 60)
-    wait_until(lambda: is_back("Deployment/drifting-gateway", "metadata", "labels"), "the labels are back", 60)
+    wait_until(lambda: is_back("Service/drifting-votes", "spec", "selector"), "the selector is back")
+    wait_until(lambda: is_back("ConfigMap/drifting-session", "data"), "the session's file is back")
+    wait_until(lambda: is_back("Deployment/drifting-gateway", "metadata", "labels"), "the labels are back")
     assert operated.operator.metric('psephos_operator_drift_total{kind="Service"}') > counted
-    wait_until(lambda: "DriftCorrected" in vote.events(), "an event tells", 60)
+    wait_until(lambda: "DriftCorrected" in vote.events(), "an event tells")
 
 
 def test_what_is_no_longer_wanted_goes_and_what_takes_its_place_comes_first(operated: Operated) -> None:
@@ -262,9 +262,9 @@ def test_what_is_no_longer_wanted_goes_and_what_takes_its_place_comes_first(oper
     settle(vote)
     assert "Deployment/growing-serve" in vote.children()
     vote.change(capacity={"votesPerSecond": 20_000, "viewers": 100_000})
-    wait_until(lambda: "Deployment/growing-serve" not in vote.children(), "the small layout is gone", 60)
+    wait_until(lambda: "Deployment/growing-serve" not in vote.children(), "the small layout is gone")
     assert {f"Deployment/growing-{role}" for role in ("ingest", "projector", "gateway")} <= set(vote.children())
-    wait_until(lambda: vote.status["layout"] == "roles", "the status tells", 30)
+    wait_until(lambda: vote.status["layout"] == "roles", "the status tells")
 
 
 # --- Replicas that an autoscaler owns
@@ -319,7 +319,7 @@ def test_a_session_that_the_operator_is_told_to_leave_alone_is_left_alone(operat
     settle(other)
     assert "Service/alone-votes" not in vote.children()
     vote.annotate(reconcile=None)
-    wait_until(lambda: "Service/alone-votes" in vote.children(), "the Service is back", 60)
+    wait_until(lambda: "Service/alone-votes" in vote.children(), "the Service is back")
     vote.wait_("Paused", "False")
 
 
@@ -401,7 +401,7 @@ def test_a_session_at_rest_and_an_operator_of_the_next_version_change_nothing(
             )
             assert _changed(before, votes) == {}
         with Operator(cluster, backends, namespace, tmp_path, "next", image="psephos:next") as after:
-            wait_until(lambda: after.metric('psephos_operator_reconciles_total{outcome="done"}') >= 6, "looks", 90)
+            wait_until(lambda: after.metric('psephos_operator_reconciles_total{outcome="done"}') >= 6, "looks")
             assert _changed(before, votes) == {}
             new = Vote(cluster, namespace, "new").create()
             new.wait_phase("Open")

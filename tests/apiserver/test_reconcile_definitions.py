@@ -23,7 +23,7 @@ LARGE = {"votesPerSecond": 20_000, "viewers": 50_000}
 def remove(cluster: Cluster, definition: Manifest) -> None:
     name = definition["metadata"]["name"]
     cluster.admin.delete(*DEFINITION, name)
-    wait_until(lambda: cluster.admin.find(*DEFINITION, name) is None, f"{name} is gone", 120)
+    wait_until(lambda: cluster.admin.find(*DEFINITION, name) is None, f"{name} is gone")
 
 
 def restore(cluster: Cluster, *definitions: Manifest) -> None:
@@ -68,7 +68,7 @@ def test_definitions_are_used_from_when_they_come_and_missed_by_nobody_when_they
             )
 
             restore(own, *optional)
-            wait_until(lambda: _has(vote, "keda.sh/v1alpha1", "ScaledObject"), "KEDA is used", 60)
+            wait_until(lambda: _has(vote, "keda.sh/v1alpha1", "ScaledObject"), "KEDA is used")
             wait_until(
                 lambda: vote.children_of("monitoring.coreos.com/v1", "PodMonitor"), "Prometheus is used", 60
             )
@@ -76,7 +76,7 @@ def test_definitions_are_used_from_when_they_come_and_missed_by_nobody_when_they
             for definition in optional:
                 remove(own, definition)
             vote.change(title="Without them again")
-            wait_until(lambda: _current(vote), "it is looked after", 60)
+            wait_until(lambda: _current(vote), "it is looked after")
             vote.wait_("Degraded", "False")
 
             remove(own, psephos_crd())
@@ -84,10 +84,10 @@ def test_definitions_are_used_from_when_they_come_and_missed_by_nobody_when_they
             time.sleep(3)  # NB: it is away for a while, as an upgrade by hand may have it
             restore(own, psephos_crd())
             again = Vote(own, namespace, "supper")
-            wait_until(lambda: _created(again), "sessions are taken again", 60)
-            again.wait_phase("Open", 90)
+            wait_until(lambda: _created(again), "sessions are taken again")
+            again.wait_phase("Open")
             again.change(title="Changed")
-            wait_until(lambda: _current(again), "its changes are seen", 60)
+            wait_until(lambda: _current(again), "its changes are seen")
             assert operator.process.running
             assert before < 30
 

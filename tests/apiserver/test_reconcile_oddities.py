@@ -74,7 +74,7 @@ def test_what_somebody_else_has_under_a_childs_name_is_not_taken_over(
 
 def test_a_child_that_lost_all_labels_and_its_owner_is_not_mistaken_for_somebody_elses(scene: Scene) -> None:
     vote = scene.vote("nameless").create()
-    vote.wait_("Degraded", "False", timeout=60)
+    vote.wait_("Degraded", "False")
     wait_until(lambda: "Service/nameless-votes" in vote.children(), "it is there")
     service = vote.children()["Service/nameless-votes"]
     scene.cluster.admin.patch(service, {"metadata": {"labels": {"app.kubernetes.io/managed-by": "x"}}})
@@ -83,7 +83,7 @@ def test_a_child_that_lost_all_labels_and_its_owner_is_not_mistaken_for_somebody
         labels = scene.cluster.admin.get("v1", "Service", "nameless-votes", scene.namespace)["metadata"]["labels"]
         return bool(labels["app.kubernetes.io/managed-by"] == "psephos-operator")
 
-    wait_until(is_right, "its labels are back", 60)
+    wait_until(is_right, "its labels are back")
 
 
 def test_no_two_sessions_have_a_child_of_the_same_name() -> None:
@@ -139,8 +139,8 @@ ABSURD: dict[str, dict[str, Any]] = {
 def test_an_absurd_spec_is_either_refused_or_runs(scene: Scene, what: str) -> None:
     name = f"{LONGEST[:41]}-{uuid.uuid4().hex[:8]}"
     vote = scene.vote(name, **ABSURD[what]).create()
-    vote.wait_phase("Open", 120)
-    wait_until(lambda: "layout" in vote.status, "its children are there", 60)
+    vote.wait_phase("Open")
+    wait_until(lambda: "layout" in vote.status, "its children are there")
     reasons = {vote.condition("Degraded")["reason"]}
     assert reasons <= {"AsExpected", "TableNotWarmed"}, vote.condition("Degraded")["message"]
     assert {"CronJob", "ConfigMap", "Service"} <= {key.partition("/")[0] for key in vote.children()}
@@ -148,7 +148,7 @@ def test_an_absurd_spec_is_either_refused_or_runs(scene: Scene, what: str) -> No
 
 def test_an_end_that_has_passed_closes_the_session_at_once(scene: Scene) -> None:
     vote = scene.vote("yesterday", closesAt="2001-01-01T00:00:00Z").create()
-    wait_until(lambda: vote.phase in ("Closing", "Recounting"), "it closes", 60)
+    wait_until(lambda: vote.phase in ("Closing", "Recounting"), "it closes")
     assert vote.status["closesAt"].startswith("2001-01-01T00:00:00")
 
 
@@ -170,7 +170,7 @@ def test_signs_of_any_kind_reach_the_pods_and_the_status_as_they_are(scene: Scen
     label, reason = f"{EMOJI} \u2028\x85\x7f: \\ud83d 'soup'", f"{EMOJI} alarm\u2028\x85"
     vote = scene.vote("signs", ballot={"options": [{"id": "a", "label": label}, {"id": "b"}], "type": "single"})
     vote.create()
-    wait_until(lambda: "ConfigMap/signs-session" in vote.children(), "it is there", 60)
+    wait_until(lambda: "ConfigMap/signs-session" in vote.children(), "it is there")
     session_file = vote.children()["ConfigMap/signs-session"]["data"]["session.yaml"]
     assert parse_session(session_file.encode()).labels == {"a": label, "b": "b"}
     vote.annotate(voting="paused", reason=reason)
@@ -191,7 +191,7 @@ def test_a_session_keeps_what_it_was_told_by_others(scene: Scene) -> None:
     metadata = scene.cluster.admin.get(*SESSION, "shared", scene.namespace)["metadata"]
     assert set(metadata["finalizers"]) == {"other.dev/f", "psephos.dev/cleanup"}
     vote.delete()
-    wait_until(lambda: vote.now["metadata"]["finalizers"] == ["other.dev/f"], "ours is gone", 60)
+    wait_until(lambda: vote.now["metadata"]["finalizers"] == ["other.dev/f"], "ours is gone")
     scene.cluster.admin.patch(vote.manifest, {"metadata": {"finalizers": None}})
     assert vote.gone
 

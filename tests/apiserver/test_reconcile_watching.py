@@ -62,14 +62,14 @@ def test_an_api_server_that_was_away_is_followed_again(
         vote = Vote(cluster, namespace).create()
         vote.wait_phase("Open")
         cluster.server.kill()
-        wait_until(lambda: not operator.leads, "it can't renew its lease", 60)
+        wait_until(lambda: not operator.leads, "it can't renew its lease")
         cluster.start_server()
         vote.annotate(voting="paused")
         vote.wait_phase("Paused")
         other = Vote(cluster, namespace, "supper").create()
         other.wait_phase("Open")
         cluster.admin.delete("v1", "Service", "lunch-votes", namespace)
-        wait_until(lambda: "Service/lunch-votes" in vote.children(), "children are watched again", 60)
+        wait_until(lambda: "Service/lunch-votes" in vote.children(), "children are watched again")
 
 
 def test_a_session_that_went_while_nobody_watched_is_forgotten(

@@ -97,36 +97,36 @@ def test_the_rights_granted_are_those_that_the_operator_uses(
     vote = Vote(cluster, namespace, deletionPolicy="Delete", capacity={**LARGE, "partitions": 2})
     ingress = {"routing": "ingress", "host": "{name}.example"}
     with chart.operator("first", publish=ingress) as first:
-        wait_until(lambda: is_refused(vote), "the webhook refuses a bad session", 90)
+        wait_until(lambda: is_refused(vote), "the webhook refuses a bad session")
         assert "/readyz 200" in helm_test(chart.manifests, first)
         vote.create()
         topics = kinds_of(vote, "kafka.strimzi.io/v1beta2", "KafkaTopic")
-        wait_until(lambda: len(topics()) == 3, "topics are asked for", 90)
+        wait_until(lambda: len(topics()) == 3, "topics are asked for")
         LogAdmin(vote.settings(first)).create_topics(2)
-        vote.wait_phase("Open", 90)
-        wait_until(lambda: made(vote) >= EVERYTHING | {"Ingress"}, "everything is made", 90)
+        vote.wait_phase("Open")
+        wait_until(lambda: made(vote) >= EVERYTHING | {"Ingress"}, "everything is made")
     chart.spoil_certificate()
     plain = {"routing": "gateway", "host": "{name}.example", "gateway": "edge/public"}
     bare = {"autoscaling": False, "networkPolicies": False, "podMonitors": False}
     with chart.operator("second", publish=plain, sessions=bare):
-        wait_until(lambda: "HTTPRoute" in made(vote), "a route", 90)
-        wait_until(lambda: not made(vote) & {"Ingress", *OPTIONAL}, "what is not wanted is gone", 90)
+        wait_until(lambda: "HTTPRoute" in made(vote), "a route")
+        wait_until(lambda: not made(vote) & {"Ingress", *OPTIONAL}, "what is not wanted is gone")
     with chart.operator("third", sessions=bare):
-        wait_until(lambda: "HTTPRoute" not in made(vote), "the route is gone", 90)
+        wait_until(lambda: "HTTPRoute" not in made(vote), "the route is gone")
         with all_available(cluster.admin, namespace):  # what serves is not taken away before the other is there
             vote.change(capacity=SMALL)
-            wait_until(lambda: "StatefulSet" not in made(vote), "one pod for all", 90)
+            wait_until(lambda: "StatefulSet" not in made(vote), "one pod for all")
         with tally(cluster.admin, vote, tmp_path):
             vote.annotate(voting="closed")
-            vote.wait_phase("Recounting", 120)
+            vote.wait_phase("Recounting")
             jobs = kinds_of(vote, "batch/v1", "Job")
-            wait_until(lambda: len(jobs()) == 1, "the recount", 90)
+            wait_until(lambda: len(jobs()) == 1, "the recount")
             (job,) = jobs()
             set_failed(cluster.admin, job)
             uid = job["metadata"]["uid"]
-            wait_until(lambda: all(each["metadata"]["uid"] != uid for each in jobs()), "it begins again", 90)
+            wait_until(lambda: all(each["metadata"]["uid"] != uid for each in jobs()), "it begins again")
         vote.delete()
-        wait_until(lambda: vote.gone, "the session is gone", 120)
+        wait_until(lambda: vote.gone, "the session is gone")
     chart.end()
     events = list(cluster.audit(f"{namespace}:{chart.account}"))
     roles = [each for each in chart.manifests if not each["metadata"]["name"].endswith(PEOPLE)]

@@ -141,7 +141,7 @@ def test_nothing_is_left_when_the_tests_are_killed(tmp_path: Path) -> None:
     assert all(_runs(pid) for pid in children)
     parent.send_signal(signal.SIGKILL)
     parent.wait()
-    wait_until(lambda: not any(_runs(pid) for pid in children), "etcd and the API server are gone", 60)
+    wait_until(lambda: not any(_runs(pid) for pid in children), "etcd and the API server are gone")
 
 
 def _runs(pid: int) -> bool:

@@ -16,6 +16,7 @@ from typing import Any, Self
 
 from confluent_kafka import Message, Producer
 from tests.harness import PARTITIONS, Record, Running
+from tests.waiting import PATIENCE_S
 
 from psephos.codec.votes import partition_of, record_digest
 from psephos.log import client_config, votes_topic
@@ -59,7 +60,7 @@ class Client:
         self._acknowledged: list[tuple[int, int, str]] = []
         self.failures = 0
 
-    def send(self, records: list[Record], *, patience_s: float = 120.0) -> None:
+    def send(self, records: list[Record], *, patience_s: float = PATIENCE_S) -> None:
         """Returns when every record is acknowledged and journaled; fails after `patience_s` seconds."""
         deadline = time.monotonic() + patience_s
         queue = deque(records)

@@ -15,7 +15,7 @@ from tests.faults.dynamodb_proxy import DynamoProxy
 from tests.faults.oracle import Audit, Session, audit, audit_ledger, published_ends
 from tests.faults.rows import ROWS
 from tests.harness import PARTITIONS, Running
-from tests.waiting import READY_S
+from tests.waiting import PATIENCE_S, READY_S
 
 from psephos.dev.servers import Backends
 from psephos.recount.job import audit as recount
@@ -88,7 +88,7 @@ class Drill:
         """The fault is over: the seconds to recover begin."""
         self._healed_at = time.monotonic()
 
-    def wait_counted(self, running: Running, timeout: float = 120.0) -> None:
+    def wait_counted(self, running: Running, timeout: float = PATIENCE_S) -> None:
         """Waits until the ledger holds all that the log holds.
 
         NB: the log is asked again each time: a leader that was paused answers with its old end until it hears that
@@ -96,11 +96,11 @@ class Drill:
         """
         wait(lambda: running.head_ends() == running.ends(), "the ledger's heads at the log's ends", timeout)
 
-    def wait_published(self, running: Running, timeout: float = 60.0) -> None:
+    def wait_published(self, running: Running) -> None:
         """Waits until the tallies topic says what the ledger's heads say. Ends may not go backwards in it."""
         ends = running.head_ends()
         session = watched(running)
-        wait(lambda: published_ends(session) == ends, f"tallies published up to {ends}", timeout)
+        wait(lambda: published_ends(session) == ends, f"tallies published up to {ends}")
 
     def conclude(self, running: Running, *, injected: int, path: Seen, published: bool = True) -> Audit:
         """Waits until all is counted, asks the judge, and writes the line. Fails if anything is amiss."""
@@ -187,7 +187,7 @@ def watched(running: Running) -> Session:
     )
 
 
-def wait(happened: Any, what: str, timeout: float = 60.0, every: float = 0.1) -> Any:
+def wait(happened: Any, what: str, timeout: float = PATIENCE_S, every: float = 0.1) -> Any:
     """The first true value of `happened()`, asked seldom: the machine is busy with the fault itself."""
     deadline = time.monotonic() + timeout
     while not (value := happened()):
@@ -198,9 +198,9 @@ def wait(happened: Any, what: str, timeout: float = 60.0, every: float = 0.1) ->
 
 async def until(happened: Callable[[], Any], what: str) -> None:
     """`wait`, beside what runs in the same loop."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE_S
     while not happened():
-        assert time.monotonic() < deadline, f"not within 60 s: {what}"
+        assert time.monotonic() < deadline, f"not within {PATIENCE_S:.0f} s: {what}"
         await asyncio.sleep(0.01)
 
 

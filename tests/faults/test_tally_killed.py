@@ -112,7 +112,7 @@ def test_a_transaction_left_open_hides_the_tallies_of_others_for_its_time_out_at
     partition = open_partition(running.settings, PARTITIONS)
     offset = publish_as_another(running, partition)
     hidden_at_first = not visible(running, partition, offset)
-    wait(lambda: visible(running, partition, offset), "the other's tally", 30)
+    wait(lambda: visible(running, partition, offset), "the other's tally")
     hidden_s = time.monotonic() - began
     drill.healed()
     running.start_worker(1)

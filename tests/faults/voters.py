@@ -12,6 +12,7 @@ import aiohttp
 from tests.faults.client import Journal
 from tests.faults.conftest import Drill, journal_of
 from tests.harness import TOKEN_KEY, Role, Running
+from tests.waiting import READY_S
 
 from psephos.dev.ports import free_port
 from psephos.dev.tokens import TokenTemplate, signer
@@ -36,7 +37,7 @@ class Door:
         return self._running.start("ingest", PSEPHOS_INGEST_PORT=str(self._port), **self._environ)
 
     async def wait_ready(self) -> None:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + READY_S
         while await asyncio.to_thread(self.ingest.reasons):
             assert self.ingest.process.running, self.ingest.process.last_words()
             assert time.monotonic() < deadline, f"ingest is not ready: {self.ingest.reasons()}"

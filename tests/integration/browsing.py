@@ -6,8 +6,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from playwright.sync_api import Browser, Page, sync_playwright
+from tests.waiting import PATIENCE_S
 
-WITHIN_MS = 20_000
+WITHIN_MS = PATIENCE_S * 1_000
 QUIET = (
     "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking",
     "--disable-component-update", "--disable-sync", "--no-first-run",

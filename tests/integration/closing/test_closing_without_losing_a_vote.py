@@ -272,7 +272,7 @@ def test_the_conductor_takes_a_session_through_its_life(running: Prepared) -> No
     try:
         wait_until(lambda: conductor.control is not None, "the conductor looked")
         conductor.close()
-        wait_until(lambda: len(sealed_ends(running.ledger)) == PARTITIONS, "sealed", timeout=60)
+        wait_until(lambda: len(sealed_ends(running.ledger)) == PARTITIONS, "sealed")
         running.write_chains()
         ended = conductor.wait(60)
     finally:

@@ -59,7 +59,7 @@ class Backlog:
 
 
 def _kill_under_lag(run: Command, backlog: Backlog, number: int) -> None:
-    pid, lag = wait_until(lambda: _victim(run, backlog, number), f"a backlog for kill {number}", 120)
+    pid, lag = wait_until(lambda: _victim(run, backlog, number), f"a backlog for kill {number}")
     os.kill(pid, signal.SIGKILL)
     print(f"kill {number}: tally-1 (process {pid}) with a lag of {lag} records")
     wait_until(lambda: run.pid("tally-1") != pid, "tally-1 is started again")

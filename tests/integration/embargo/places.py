@@ -20,12 +20,13 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartiti
 from confluent_kafka.admin import AdminClient
 from playwright.sync_api import Page
 from redis import Redis
-from tests.integration.browsing import chromium
+from tests.integration.browsing import WITHIN_MS, chromium
 from tests.integration.elections.playing import Command, psephos
 from tests.integration.readside.watching import Events, Socket
+from tests.waiting import PATIENCE_S
 
 from psephos.codec.control import Phase
-from psephos.dev.read import request
+from psephos.dev.read import NoAnswer, request
 from psephos.gateway.openapi import ASYNCAPI_PATH, DESCRIPTION_PATH
 from psephos.ledger.ledger import dynamodb_client
 from psephos.log import client_config, consumer_config, control_topic, tallies_topic, votes_topic
@@ -93,9 +94,9 @@ class Witness:
         with self._watched.open("ab", buffering=0) as watched:
             while not self._stopping.wait(0.1):
                 try:
-                    answer = request(f"{self._url}/results", timeout_s=5)
-                except Exception:  # the gateway has ended
-                    return
+                    answer = request(f"{self._url}/results")
+                except NoAnswer:  # the gateway has ended, or takes long
+                    continue
                 if answer.etag != tag:
                     tag = answer.etag or ""
                     watched.write(json.dumps(answer.body).encode() + b"\n")
@@ -168,6 +169,7 @@ class Reader:
             found = {}
             for name, path in (("results page", "/"), ("voting page", "/vote")):
                 page = browser.new_page()
+                page.set_default_timeout(WITHIN_MS)
                 loaded = _listen(page)
                 page.goto(self.gateway + path)
                 _settle(page)
@@ -226,7 +228,7 @@ class Reader:
             yield b" ".join([message.key() or b"", message.value() or b"", repr(message.headers()).encode()])
         consumer.close()
 
-    def wait_shown(self, phase: Phase, timeout: float = 90.0) -> dict[str, Any]:
+    def wait_shown(self, phase: Phase, timeout: float = PATIENCE_S) -> dict[str, Any]:
         """The frame that the gateway serves, once it says so."""
         deadline = time.monotonic() + timeout
         while True:
@@ -274,7 +276,7 @@ def _settle(page: Page) -> None:
     """Until the page has shown what it has heard."""
     page.wait_for_load_state("networkidle")
     received = "document.querySelector('#received')"
-    page.wait_for_function(f"!{received} || {received}.textContent !== '\u2013'", timeout=60_000)
+    page.wait_for_function(f"!{received} || {received}.textContent !== '\u2013'")
 
 
 def _value(client: "Redis", key: bytes) -> Any:

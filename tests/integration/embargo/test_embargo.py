@@ -139,7 +139,7 @@ def test_the_same_reading_finds_the_figures_of_a_session_that_shows_them(up: Cal
     with closing(Reader(stack)) as reader:
         reader.receipts = vote(stack, 0) + vote(stack, 1)
         figures = counted(stack)
-        wait_until(lambda: totals_shown(reader) == TOTALS, "the gateway shows all votes", 60)
+        wait_until(lambda: totals_shown(reader) == TOTALS, "the gateway shows all votes")
         _, said = reader.audit()
         require_all(figures, reader.read() | said, SHOWN)
         plant(stack)
@@ -188,7 +188,7 @@ def counted(stack: Command) -> Figures:
         done = [chain[-1].end if chain else 0 for chain in chains] == ends
         return chains if done else None
 
-    chains = wait_until(blocks, "all votes are counted", 60)
+    chains = wait_until(blocks, "all votes are counted")
     assert chains is not None
     states = [block.state.tallies for chain in chains for block in chain]
     states.append(tuple(map(sum, zip(*(chain[-1].state.tallies for chain in chains), strict=True))))

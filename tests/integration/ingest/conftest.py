@@ -144,7 +144,7 @@ class Ingest:
         """Why /readyz says no; empty if it says yes, None if nobody answers."""
         try:
             url = f"http://127.0.0.1:{self.admin_port + index}/readyz"
-            with urllib.request.urlopen(url, timeout=5) as answer:
+            with urllib.request.urlopen(url, timeout=30) as answer:
                 return dict(json.load(answer)["reasons"])
         except urllib.error.HTTPError as error:
             return dict(json.load(error)["reasons"])
@@ -152,14 +152,14 @@ class Ingest:
             return None
 
     def wait_ready(self, index: int = 0) -> "Ingest":
-        wait_until(lambda: self.reasons(index) == {} or self.process.poll() is not None, "ready", 60)
+        wait_until(lambda: self.reasons(index) == {} or self.process.poll() is not None, "ready")
         assert self.process.poll() is None, self.log.read_text()
         return self
 
     def metrics(self, index: int = 0) -> dict[str, float]:
         """Samples by name and labels as they stand in /metrics."""
         url = f"http://127.0.0.1:{self.admin_port + index}/metrics"
-        with urllib.request.urlopen(url, timeout=5) as answer:
+        with urllib.request.urlopen(url, timeout=30) as answer:
             lines = answer.read().decode().splitlines()
         return {
             name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if line[:1] != "#")
@@ -246,7 +246,7 @@ async def eventually(happened: Callable[[], Any], what: str) -> Any:
         except LogUnavailable:
             return None
 
-    return await asyncio.to_thread(wait_until, answered, what, 60.0)
+    return await asyncio.to_thread(wait_until, answered, what)
 
 
 @pytest.fixture

@@ -307,7 +307,7 @@ def counted(poll: Poll, records: int) -> dict[str, int]:
             heads = [ledger.head(partition) for partition in range(4)]
             return [decode_block(head.payload).state for head in heads if head is not None]
 
-        wait_until(lambda: sum(state.records for state in states()) == records, "everything is counted", 60)
+        wait_until(lambda: sum(state.records for state in states()) == records, "everything is counted")
         totals = [sum(column) for column in zip(*(state.classes for state in states()), strict=True)]
         return {kind.name.lower(): totals[kind] for kind in RecordClass if totals[kind]}
     finally:

@@ -129,9 +129,9 @@ def test_a_session_is_prepared_and_looked_at_by_a_password_that_is_then_rotated(
     guarded.let_in("new", "new-password")
     guarded.shut_out("old")
     file.write_text(guarded.properties("new", "new-password"))
-    wait_until(lambda: hands.standing(uid, "final").owned == 0, "looked at by the new password", 30)
+    wait_until(lambda: hands.standing(uid, "final").owned == 0, "looked at by the new password")
     hands.delete_topics(uid)
-    wait_until(lambda: not hands.has_topics(uid), "its topics are gone", 30)
+    wait_until(lambda: not hands.has_topics(uid), "its topics are gone")
 
 
 def test_a_wrong_password_is_a_log_that_is_away_and_said_so(guarded: Guarded, tmp_path: Path) -> None:

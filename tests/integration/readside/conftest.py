@@ -21,7 +21,7 @@ import msgspec
 import pytest
 import yaml
 from confluent_kafka import Producer
-from tests.waiting import wait_until
+from tests.waiting import READY_S, wait_until
 
 from psephos.codec.blocks import (
     NOTHING,
@@ -48,7 +48,6 @@ from psephos.session import Session, parse_session
 from psephos.settings import Settings, load_settings
 
 PARTITIONS = 2
-READY_S = 120.0  # a limit for crowded machines; it takes two seconds
 Option = int | tuple[int, ...]  # an option's index; a tuple: in order of preference
 
 
@@ -70,7 +69,7 @@ def fetch(url: str, **headers: str) -> Answer:
         url, headers={name.replace("_", "-"): value for name, value in headers.items()}
     )
     try:
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             return Answer(answer.status, _lower(answer.headers), answer.read())
     except urllib.error.HTTPError as error:
         return Answer(error.code, _lower(error.headers), error.read())

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 from tests.integration.readside.conftest import ReadSide, Role, fetch, running
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_S, wait_until
 
 from psephos.dev.servers import Backends
 
@@ -78,7 +78,7 @@ async def test_the_pages_files_are_cached_by_etag(gateway: Role) -> None:
 
 async def test_a_taken_port_stops_the_gateway_with_one_readable_line(readside: ReadSide, gateway: Role) -> None:
     second = readside.start("gateway", gateway_port=gateway.port)
-    assert second.process.wait(30) == 2
+    assert second.process.wait(PATIENCE_S) == 2
     lines = [line for line in second.log.read_text().splitlines() if not line.startswith("{")]
     assert len(lines) == 1
     assert lines[0].startswith(f"psephos gateway: PSEPHOS_GATEWAY_PORT={gateway.port}: ")
@@ -96,7 +96,7 @@ async def test_a_bad_setting_stops_a_role_with_one_readable_line(
     readside: ReadSide, role: str, variables: dict[str, str], named: str
 ) -> None:
     started = readside.start(role, **variables)
-    assert started.process.wait(30) == 2
+    assert started.process.wait(PATIENCE_S) == 2
     lines = [line for line in started.log.read_text().splitlines() if not line.startswith("{")]
     assert len(lines) == 1, lines
     assert lines[0].startswith(f"psephos {role}: {named}")

@@ -9,7 +9,7 @@ import pytest
 from redis import Redis as RedisClient
 from tests.integration.readside.conftest import ReadSide, Role, fetch, running
 from tests.integration.readside.watching import Events, Socket, eventually
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_S, wait_until
 
 from psephos.codec.blocks import RecordClass
 from psephos.dev.servers import Backends
@@ -75,12 +75,12 @@ async def test_results_have_an_etag_over_the_whole_body(readside: ReadSide, gate
 async def test_tallies_that_are_hidden_are_read_from_the_ledger(readside: ReadSide, gateway: Role) -> None:
     readside.produce(0, 3)
     readside.append(0, [0, 0, 1], tell=False)
-    wait_until(lambda: fetch(gateway.v1("/results")).json["totals"] == readside.totals(), "the head", 20)
+    wait_until(lambda: fetch(gateway.v1("/results")).json["totals"] == readside.totals(), "the head")
 
 
 async def test_results_are_stale_while_votes_wait_to_be_counted(readside: ReadSide, gateway: Role) -> None:
     readside.produce(1, 2)
-    wait_until(lambda: fetch(gateway.v1("/results")).json["stale"], "marked: nobody counts", 25)
+    wait_until(lambda: fetch(gateway.v1("/results")).json["stale"], "marked: nobody counts")
     assert readside.roles[0].metric("psephos_projector_lag_seconds") > 9
     readside.append(1, [0, 1])
     wait_until(lambda: not fetch(gateway.v1("/results")).json["stale"], "counted")
@@ -122,7 +122,7 @@ async def test_a_gateway_that_stops_sends_its_viewers_away_with_a_hint_when_to_c
     assert hint is not None
     assert 100 <= int(hint[1]) <= 30_000
     assert len(sse.retries) == 2
-    assert gateway.process.wait(10) == 0
+    assert gateway.process.wait(PATIENCE_S) == 0
 
 
 async def test_a_full_gateway_refuses_viewers_but_not_requests(readside: ReadSide) -> None:
@@ -165,7 +165,7 @@ async def test_a_viewer_that_does_not_read_keeps_nobody_waiting(readside: ReadSi
             client.publish(channel_name(readside.settings.session_uid), newer)
             return gateway.metric("psephos_gateway_slow_viewers_closed_total") == 1
 
-        await eventually(closed, "the stuck viewer is closed", 40)
+        await eventually(closed, "the stuck viewer is closed")
         await reading.until(lambda frame: frame["version"] == version, "the other one has the newest")
         assert not reading.ended
     stuck.close()

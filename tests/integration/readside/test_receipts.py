@@ -71,7 +71,7 @@ async def test_a_receipt_is_pending_until_its_block_is_there(readside: ReadSide,
     pending = readside.receipt(first._replace(offset=ahead))
     assert look(gateway, pending).json == {"status": "pending", "partition": 0, "offset": ahead}
     receipts = readside.append(0, [1, 1])
-    wait_until(lambda: look(gateway, readside.receipt(receipts[1])).json["status"] == "counted", "counted", 5)
+    wait_until(lambda: look(gateway, readside.receipt(receipts[1])).json["status"] == "counted", "counted")
     assert look(gateway, readside.receipt(first)).json["status"] == "counted"
 
 

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import aiohttp
+from tests.waiting import PATIENCE_S
 
 Frame = dict[str, Any]
 
@@ -44,13 +45,13 @@ class Watcher:
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
 
-    async def until(self, seen: Callable[[Frame], bool], what: str, within: float = 15.0) -> Frame:
+    async def until(self, seen: Callable[[Frame], bool], what: str) -> Frame:
         """The newest frame, once it is as wanted."""
-        await eventually(lambda: bool(self.frames) and seen(self.frames[-1]), what, within)
+        await eventually(lambda: bool(self.frames) and seen(self.frames[-1]), what)
         return self.frames[-1]
 
-    async def until_ended(self, within: float = 15.0) -> None:
-        await eventually(lambda: self.ended, f"{self.url} ended", within)
+    async def until_ended(self) -> None:
+        await eventually(lambda: self.ended, f"{self.url} ended")
 
     async def _watch(self) -> None:
         raise NotImplementedError
@@ -100,9 +101,9 @@ class Events(Watcher):
                     self.retries.append(int(value))
 
 
-async def eventually(happened: Callable[[], bool], what: str, within: float = 15.0) -> None:
+async def eventually(happened: Callable[[], bool], what: str) -> None:
     """Polls with a deadline, the event loop going on."""
-    deadline = time.monotonic() + within
+    deadline = time.monotonic() + PATIENCE_S
     while not await asyncio.to_thread(happened):
-        assert time.monotonic() < deadline, f"not within {within:.0f} s: {what}"
+        assert time.monotonic() < deadline, f"not within {PATIENCE_S:.0f} s: {what}"
         await asyncio.sleep(0.02)

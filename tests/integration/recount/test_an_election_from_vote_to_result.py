@@ -34,7 +34,7 @@ def test_what_a_real_tally_counted_is_recounted_and_final(
         prepared.produce([prepared.vote(f"v-{n}", b"\x00\x00", "a") for n in range(3000)])
         prepared.produce([prepared.vote(f"v-{n}", b"\x00\x01", "b") for n in range(500)])
         prepared.produce([(None, b"poison"), (b"x" * 16, b"poison")], partition=0)
-        wait_until(lambda: prepared.ledger.head(0), "the tally counts", timeout=60)
+        wait_until(lambda: prepared.ledger.head(0), "the tally counts")
         assert audit(prepared.settings).differences == ()
         conductor.close()
         ended = conductor.wait(120)

@@ -180,7 +180,7 @@ def test_each_kind_of_record_has_its_class_and_none_stops_a_partition(
     running.produce(others[: len(others) // 2])
     running.produce([record for _, record, _ in poison], PLACE)
     running.produce(others[len(others) // 2 :])
-    running.wait_counted(120)
+    running.wait_counted()
     found: dict[int, RecordClass] = {}
     for block in running.blocks(PLACE):
         found |= {vote.offset: RecordClass.ACCEPTED for vote in block.accepted}

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_S, wait_until
 
 from psephos.process import (
     ChildProcess,
@@ -74,7 +74,7 @@ def alive(pid: int) -> bool:
 def test_output_and_errors_go_to_the_log_file(python_child: MakeChild) -> None:
     child = python_child("import sys; print('to output'); print('to errors', file=sys.stderr)")
     child.start()
-    assert child.wait(10) == 0
+    assert child.wait(PATIENCE_S) == 0
     assert set(read(child.log).split("\n")) == {"to output", "to errors", ""}
 
 
@@ -83,7 +83,7 @@ def test_without_a_log_file_a_child_writes_to_the_standard_error_of_its_parent(
 ) -> None:
     child = ChildProcess("a child", [sys.executable, "-c", "print('said')"], log=None)
     child.start()
-    assert child.wait(10) == 0
+    assert child.wait(PATIENCE_S) == 0
     assert capfd.readouterr().err == "said\n"
 
 
@@ -91,7 +91,7 @@ def test_the_environment_of_the_child_is_the_parents_and_what_is_added(tmp_path:
     program = "import os; print(os.environ['PATH'] + os.environ['ADDED'])"
     child = ChildProcess("a child", [sys.executable, "-c", program], tmp_path / "log", env={"ADDED": "+added"})
     child.start()
-    assert child.wait(10) == 0
+    assert child.wait(PATIENCE_S) == 0
     assert read(child.log).strip() == os.environ["PATH"] + "+added"
 
 
@@ -122,7 +122,7 @@ def test_a_paused_child_does_nothing_until_resumed_and_can_be_stopped(python_chi
     child.resume()
     wait_until(lambda: len(read(child.log)) > len(said), "the child goes on")
     child.pause()
-    assert child.stop(grace=10) == -signal.SIGTERM
+    assert child.stop(grace=PATIENCE_S) == -signal.SIGTERM
 
 
 def test_a_child_can_be_started_again_after_it_was_killed(python_child: MakeChild) -> None:
@@ -149,7 +149,7 @@ def test_the_last_words_are_the_last_error_of_this_start(python_child: MakeChild
     assert child.log
     child.log.write_text("ERROR of an earlier start\n")
     child.start()
-    child.wait(10)
+    child.wait(PATIENCE_S)
     assert child.last_words() == "ERROR of now"
 
 
@@ -169,7 +169,7 @@ def test_a_stop_signal_becomes_a_flag_and_handlers_come_back() -> None:
     with stop_requests() as stop:
         assert not stop
         os.kill(os.getpid(), signal.SIGTERM)
-        wait_until(lambda: bool(stop), "the request is noted", timeout=5)
+        wait_until(lambda: bool(stop), "the request is noted")
         assert stop.signal_number == signal.SIGTERM
         assert first_to_end([], stop) is None
     assert signal.getsignal(signal.SIGTERM) is before
@@ -198,7 +198,7 @@ def test_a_terminals_signal_reaches_the_parent_alone_which_stops_its_children(
 ) -> None:
     pids = children_of(parent, tmp_path)
     os.killpg(parent.pid, number)
-    said, _ = parent.communicate(timeout=20)
+    said, _ = parent.communicate(timeout=PATIENCE_S)
     assert said.split("\n") == ["asked to stop", "0 0", ""]
     assert [read(tmp_path / f"{name}.log") for name in ("one", "two")] == ["up\ngot SIGTERM\n"] * 2
     assert not any(alive(pid) for pid in pids)
