@@ -20,8 +20,7 @@ from bench import openloop, plots
 from bench.polls import Poll, running, vote_request, wait_until_answers
 from bench.processes import Cost, cost
 from bench.running import Figures, Size, say, servers, shown
-from psephos.dev.errors import StackError
-from psephos.dev.ports import free_port, require_port
+from psephos.dev.ports import free_port
 from psephos.dev.servers import Backends
 from psephos.process import ChildProcess
 from psephos.serve import admin_ports
@@ -82,25 +81,13 @@ def draw(figures: Figures, folder: Path) -> None:
 @contextmanager
 def _served(backends: Backends, folder: Path) -> Iterator[Served]:
     poll = Poll(backends, folder, partitions=1)
-    port, admin = free_port(), _free_row(_ADMIN_PORTS)
+    port, admin = free_port(), free_port(_ADMIN_PORTS)
     ports = {"INGEST": port, "GATEWAY": free_port(), "ADMIN": admin}
     environ = {**poll.environ, **{f"PSEPHOS_{name}_PORT": str(number) for name, number in ports.items()}}
     child = ChildProcess("serve", (sys.executable, "-m", "psephos.cli", "serve"), folder / "serve.log", environ)
     with running(child):
         wait_until_answers(admin + _ADMIN_PORTS - 1, "/readyz", child, READY_S)
         yield Served(poll, port, child.pid or 0)
-
-
-def _free_row(number: int) -> int:
-    """The first of so many free ports in a row."""
-    while True:
-        first = free_port()
-        try:
-            for port in range(first, first + number):
-                require_port(port, "admin")
-        except StackError:
-            continue
-        return first
 
 
 def _costs(sessions: Sequence[Served], seconds: float) -> Figures:

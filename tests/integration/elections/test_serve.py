@@ -39,7 +39,7 @@ def test_a_session_is_served_through_the_death_of_a_role_to_its_final_result_and
         **os.environ,
         **prepared.environ,
         "PSEPHOS_TOKEN_KEY_FILE": str(make_door_keys(tmp_path / "keys").token),
-        "PSEPHOS_ADMIN_PORT": str(free_port()),
+        "PSEPHOS_ADMIN_PORT": str(free_port(row=6)),
         "PSEPHOS_INGEST_PORT": str(free_port()),
         "PSEPHOS_GATEWAY_PORT": str(gateway),
     }

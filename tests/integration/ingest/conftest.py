@@ -128,7 +128,7 @@ class Ingest:
 
     def __init__(self, poll: Poll, **variables: Any) -> None:
         self.poll = poll
-        self.port, self.admin_port = free_port(), free_port()
+        self.port, self.admin_port = free_port(), free_port(row=int(variables.get("PSEPHOS_INGEST_PROCESSES", 1)))
         self.log = poll.folder / f"ingest-{self.port}.log"
         self.url = f"http://127.0.0.1:{self.port}/v1/sessions/final/votes"
         own = {"PSEPHOS_INGEST_PORT": str(self.port), "PSEPHOS_ADMIN_PORT": str(self.admin_port)}

@@ -144,3 +144,24 @@ def test_a_temporary_folder_is_gone_after_its_run_and_takes_abandoned_ones_with_
 def test_free_ports_are_never_given_twice() -> None:
     ports = [free_port() for _ in range(200)]
     assert len(set(ports)) == len(ports)
+
+
+def test_a_free_port_is_given_to_one_process_only_as_long_as_that_lives() -> None:
+    """Twelve at once, each of which holds a fortieth of all ports: by chance some would be the same."""
+    program = (
+        "from psephos.dev.ports import free_port; print(*(free_port() for _ in range(300)), flush=True); input()"
+    )
+    held = [
+        subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in range(12)
+    ]
+    given = [int(port) for each in held if each.stdout is not None for port in each.stdout.readline().split()]
+    for each in held:
+        each.communicate("\n")
+    assert len(set(given)) == len(given) == 3_600
+
+
+def test_ports_in_a_row_are_all_given_away() -> None:
+    first = free_port(row=6)
+    later = {free_port() for _ in range(200)}
+    assert later.isdisjoint(range(first, first + 6))

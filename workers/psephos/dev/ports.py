@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import random
 import socket
+import sys
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from psephos.dev.errors import StackError
@@ -18,27 +20,57 @@ LOOPBACK = "127.0.0.1"
 #: is killed and started again on its port must not find a client's connection sitting on it.
 _CANDIDATES = range(20_000, 32_000)
 
-#: Processes that look for ports at the same time begin in different parts of the range: between the look and the
-#: server's own bind nothing holds a port.
-_PARTS = 8
-
 _TCP_LISTEN = "0A"  # state column of /proc/net/tcp
 
 _handed_out: set[int] = set()
+_claims = ExitStack()  # never closed: they end with this process
 
 
-def free_port() -> int:
-    """A TCP port on loopback that nothing listens on and that this process has not been given before.
+def free_port(row: int = 1) -> int:
+    """A TCP port on loopback that nothing listens on; the first of `row` such ports, one after the other.
+
+    They are this process's while it lives, and no other one is given them: nothing else holds a port before its
+    server binds it, and while one is down that is to come back.
 
     Raises:
         StackError: no port is left.
     """
-    own = _CANDIDATES[os.getpid() % _PARTS :: _PARTS]
-    for port in (*random.sample(own, len(own)), *random.sample(_CANDIDATES, len(_CANDIDATES))):
-        if port not in _handed_out and _can_bind(port):
-            _handed_out.add(port)
-            return port
-    raise StackError(f"no free port between {_CANDIDATES.start} and {_CANDIDATES.stop} on {LOOPBACK}")
+    start = random.choice(_CANDIDATES)  # noqa: S311 - no secret
+    for first in itertools.chain(range(start, _CANDIDATES.stop), range(_CANDIDATES.start, start)):
+        if _reserve(range(first, first + row)):
+            return first
+    raise StackError(f"no {row} free ports in a row from {_CANDIDATES.start} on, on {LOOPBACK}")
+
+
+def _reserve(ports: range) -> bool:
+    """Whether all of them are ours from now on; otherwise none is."""
+    with ExitStack() as claims:
+        for port in ports:
+            if port in _handed_out or not _can_bind(port):
+                return False
+            try:
+                claims.enter_context(_claim(port))
+            except OSError:
+                return False
+        _claims.push(claims.pop_all())
+    _handed_out.update(ports)
+    return True
+
+
+def _claim(port: int) -> socket.socket:
+    """What tells other processes that the port is taken. Raises OSError if another process has said so.
+
+    A name in Linux's abstract namespace belongs to the same network namespace as the port, and is gone with its
+    holder, however that ends. Elsewhere nobody is told.
+    """
+    claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    if sys.platform == "linux":
+        try:
+            claim.bind(f"\0psephos-port-{port}")
+        except OSError:
+            claim.close()
+            raise
+    return claim
 
 
 def require_port(port: int, purpose: str) -> int:

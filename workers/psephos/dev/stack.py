@@ -43,7 +43,6 @@ from psephos.settings import PREFIX, Settings, load_settings
 UID_BYTES = 4
 SERVER_PAUSE_S = 2.0  # between a server's death and its next start: long enough to be seen
 _LOOK_S = 0.2
-_PORT_ATTEMPTS = 100
 log = get_logger()
 
 
@@ -153,7 +152,7 @@ class Stack:
         """After the servers have taken their ports, so that the row stays free."""
         row, first = admin_ports(self._options.ingest_processes, self._options.workers), self._options.admin_port
         if first is None:
-            return _free_row(row)
+            return free_port(row)
         for port in range(first, first + row):
             require_port(port, "the roles' admin ports")
         return first
@@ -279,19 +278,6 @@ class _Tended:
         except (StackError, ProcessError) as error:
             log.error("server can't start", name=server.name, why=str(error))
         self._tell()
-
-
-def _free_row(length: int) -> int:
-    """The first of so many free ports in a row."""
-    for _ in range(_PORT_ATTEMPTS):
-        first = free_port()
-        try:
-            for port in range(first + 1, first + length):
-                require_port(port, "an admin port")
-        except StackError:
-            continue
-        return first
-    raise StackError(f"no {length} free ports in a row on {LOOPBACK}")
 
 
 def _write(path: Path, text: str) -> None:
