@@ -95,6 +95,7 @@ if [ ! -e "$stamp" ] || [ ! -d "$(cat "$stamp")" ]; then
     uv sync --frozen --all-extras --quiet
     # A name in the stamp, so that a cache that was emptied is filled again.
     jars="$(.venv/bin/python -m psephos.dev.java)"
+    .venv/bin/python -m psephos.dev.class_archives
     rm -f .venv/setup-*
     printf '%s\n' "$jars" > "$stamp"
     say "done"

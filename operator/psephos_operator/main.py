@@ -91,7 +91,7 @@ def _tick(health: Health, stop: StopRequest, for_s: float, going: Callable[[], b
 
 def _admin(settings: OperatorSettings, health: Health) -> AdminServer:
     try:
-        return AdminServer(settings.listen, settings.admin_port, health)
+        return AdminServer(settings.listen, settings.admin_port, health, metrics.REGISTRY)
     except OSError as error:
         raise SettingsError(f"{PREFIX}ADMIN_PORT={settings.admin_port}: {error.strerror}") from None
 

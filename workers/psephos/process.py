@@ -22,6 +22,7 @@ import subprocess
 import sys
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
@@ -53,73 +54,51 @@ class CommandMissingError(ProcessError):
     """The program to run is not installed, or not on the PATH."""
 
 
-@dataclass
-class ChildProcess:
-    """One program under our care, its output appended to a log file (None: to our standard error).
+class Child(ABC):
+    """A process under our care, its output appended to a log file (None: to our standard error).
 
     It may be started again after it has ended. ``env`` is added to the parent's environment.
     """
 
     name: str
-    command: Sequence[str]
     log: Path | None
-    env: Mapping[str, str] = field(default_factory=dict)
-    cwd: Path | None = None
-    grace: float = DEFAULT_GRACE
-    _popen: subprocess.Popen[bytes] | None = field(default=None, init=False, repr=False)
-    _log_start: int = field(default=0, init=False, repr=False)
+    env: Mapping[str, str]
+    grace: float
+    _log_start: int
 
+    @abstractmethod
     def start(self) -> None:
-        """Start the program; returns as soon as it runs, ready or not.
-
-        Raises:
-            CommandMissingError: the program is not on the PATH.
-            ProcessError: it is already running, or can't be started.
-        """
-        if self.running:
-            raise ProcessError(f"{self.name} is already running (process {self.pid})")
-        environment = {**os.environ, **self.env}
-        program = shutil.which(self.command[0], path=environment.get("PATH", ""))
-        if program is None:
-            raise CommandMissingError(
-                f"{self.name} can't start: `{self.command[0]}` is not installed or not on the PATH"
-            )
-        with self._output() as output:
-            try:
-                self._popen = _spawner.popen(
-                    _bound_to_this_process([program, *self.command[1:]]),
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=subprocess.STDOUT,
-                    env=environment,
-                    cwd=self.cwd,
-                    process_group=0,  # a terminal's Ctrl-C reaches the parent alone, which then stops us in order
-                )
-            except OSError as error:
-                raise ProcessError(f"{self.name} can't start: {error}") from error
+        """Start the process; returns as soon as it runs, ready or not. Raises ProcessError."""
 
     @property
+    @abstractmethod
     def pid(self) -> int | None:
         """The process id of the last start, or None before the first one."""
-        return self._popen.pid if self._popen else None
+
+    @property
+    @abstractmethod
+    def exit_code(self) -> int | None:
+        """Exit code of the last start, negative for a signal; None while it runs or before the first start."""
+
+    @abstractmethod
+    def _signal(self, number: signal.Signals) -> None:
+        """Send a signal to the process, if it has not ended."""
+
+    @abstractmethod
+    def _signal_group(self, number: signal.Signals) -> None:
+        """Send a signal to the process and whatever shares its process group, if it has not ended."""
 
     @property
     def running(self) -> bool:
         """Whether the process has been started and has not ended (a paused one is running)."""
-        return self._popen is not None and self._popen.poll() is None
-
-    @property
-    def exit_code(self) -> int | None:
-        """Exit code of the last start, negative for a signal; None while it runs or before the first start."""
-        return self._popen.poll() if self._popen else None
+        return self.pid is not None and self.exit_code is None
 
     def wait(self, timeout: float | None = None) -> int | None:
         """Wait until the process has ended; its exit code, or None when ``timeout`` seconds were not enough."""
-        if self._popen is None:
-            return None
-        with suppress(subprocess.TimeoutExpired):
-            return self._popen.wait(timeout)
-        return None
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while self.running and (deadline is None or time.monotonic() < deadline):
+            time.sleep(POLL_INTERVAL)
+        return self.exit_code
 
     def terminate(self) -> None:
         """Ask the process to end (SIGTERM) and return at once. Nothing happens when it does not run."""
@@ -170,6 +149,67 @@ class ChildProcess:
             return (errors or lines or [""])[-1]
         return ""
 
+
+@dataclass
+class ChildProcess(Child):
+    """A program that is executed."""
+
+    name: str
+    command: Sequence[str]
+    log: Path | None
+    env: Mapping[str, str] = field(default_factory=dict)
+    cwd: Path | None = None
+    grace: float = DEFAULT_GRACE
+    _popen: subprocess.Popen[bytes] | None = field(default=None, init=False, repr=False)
+    _log_start: int = field(default=0, init=False, repr=False)
+
+    def start(self) -> None:
+        """Start the program; returns as soon as it runs, ready or not.
+
+        Raises:
+            CommandMissingError: the program is not on the PATH.
+            ProcessError: it is already running, or can't be started.
+        """
+        if self.running:
+            raise ProcessError(f"{self.name} is already running (process {self.pid})")
+        environment = {**os.environ, **self.env}
+        program = shutil.which(self.command[0], path=environment.get("PATH", ""))
+        if program is None:
+            raise CommandMissingError(
+                f"{self.name} can't start: `{self.command[0]}` is not installed or not on the PATH"
+            )
+        with self._output() as output:
+            try:
+                self._popen = spawn(
+                    _bound_to_this_process([program, *self.command[1:]]),
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    env=environment,
+                    cwd=self.cwd,
+                    process_group=0,  # a terminal's Ctrl-C reaches the parent alone, which then stops us in order
+                )
+            except OSError as error:
+                raise ProcessError(f"{self.name} can't start: {error}") from error
+
+    @property
+    def pid(self) -> int | None:
+        """The process id of the last start, or None before the first one."""
+        return self._popen.pid if self._popen else None
+
+    @property
+    def exit_code(self) -> int | None:
+        """Exit code of the last start, negative for a signal; None while it runs or before the first start."""
+        return self._popen.poll() if self._popen else None
+
+    def wait(self, timeout: float | None = None) -> int | None:
+        """Wait until the process has ended; its exit code, or None when ``timeout`` seconds were not enough."""
+        if self._popen is None:
+            return None
+        with suppress(subprocess.TimeoutExpired):
+            return self._popen.wait(timeout)
+        return None
+
     @contextmanager
     def _output(self) -> Iterator[int | IO[bytes]]:
         if self.log is None:
@@ -190,13 +230,13 @@ class ChildProcess:
                 os.killpg(self._popen.pid, number)
 
 
-def stop_in_order(children: Sequence[ChildProcess]) -> None:
+def stop_in_order(children: Sequence[Child]) -> None:
     """Stop one after the other, in the given order; each has its own grace."""
     for child in children:
         child.stop()
 
 
-def stop_together(children: Sequence[ChildProcess]) -> None:
+def stop_together(children: Sequence[Child]) -> None:
     """Ask all to end at once, then wait for each: as slow as the slowest one."""
     for child in children:
         child.terminate()
@@ -243,8 +283,8 @@ def stop_requests(
 
 
 def first_to_end(
-    children: Sequence[ChildProcess], stop: StopRequest, *, until: Callable[[], bool] = lambda: False
-) -> ChildProcess | None:
+    children: Sequence[Child], stop: StopRequest, *, until: Callable[[], bool] = lambda: False
+) -> Child | None:
     """Wait until a child ends by itself (returned), or until a stop is requested or ``until()`` is true (None)."""
     while not stop and not until():
         for child in children:
@@ -293,6 +333,11 @@ class _Spawner:
 
 
 _spawner = _Spawner()
+
+
+def spawn(command: list[str], **options: object) -> subprocess.Popen[bytes]:
+    """``subprocess.Popen``, forked by the one thread whose end is this process's end."""
+    return _spawner.popen(command, **options)
 
 
 def _renew_spawner() -> None:

@@ -5,6 +5,8 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable
 
+from prometheus_client import CollectorRegistry
+
 from psephos.genesis import GenesisMismatch
 from psephos.ledger import LedgerUnavailable
 from psephos.log import LogUnavailable
@@ -25,13 +27,14 @@ def run_role(
     settings: Settings,
     serve: Serve,
     *,
+    registry: CollectorRegistry,
     session_key: bytes | None = None,
     loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
 ) -> None:
     """Blocks until SIGTERM or SIGINT. Raises what `startup.start` raises, SettingsError for a taken admin port."""
     configure_logs(role=role, level=settings.log_level, form=settings.log_format, session=settings.session_uid)
     health = Health()
-    admin = open_admin(settings, settings.admin_port, health)
+    admin = open_admin(settings, settings.admin_port, health, registry)
     try:
         with stop_requests(_SIGNALS) as requested:
 
@@ -62,10 +65,10 @@ def run_role(
         admin.close()
 
 
-def open_admin(settings: Settings, port: int, health: Health) -> AdminServer:
-    """The admin server of this process. Raises SettingsError for a taken port."""
+def open_admin(settings: Settings, port: int, health: Health, registry: CollectorRegistry) -> AdminServer:
+    """The admin server of this process, with its role's metrics. Raises SettingsError for a taken port."""
     try:
-        return AdminServer(settings.host, port, health)
+        return AdminServer(settings.host, port, health, registry)
     except OSError as error:
         raise SettingsError(f"PSEPHOS_ADMIN_PORT={settings.admin_port}: port {port}: {error.strerror}") from None
 

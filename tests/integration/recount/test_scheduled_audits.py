@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from prometheus_client import REGISTRY
 from tests.prepared import Prepared
 from tests.waiting import wait_until
 
@@ -16,7 +15,7 @@ from psephos.codec.control import Phase
 from psephos.dev.servers import Backends
 from psephos.lifecycle import set_phase
 from psephos.lifecycle.phases import current
-from psephos.serve import Auditor
+from psephos.serve import Auditor, metrics
 
 WITHIN_S = 120.0  # an audit takes about two seconds on a quiet machine
 
@@ -72,7 +71,7 @@ def test_a_ledger_that_is_tampered_with_is_found_by_the_next_audit_while_voting_
 ) -> None:
     audits.auditor.start()
     audits.wait_for("agree")
-    assert REGISTRY.get_sample_value("psephos_audit_differs") == 0
+    assert metrics.REGISTRY.get_sample_value("psephos_audit_differs") == 0
     base, payload = next(prepared.ledger.blocks(1))
     block = decode_block(payload)
     accepted = list(block.accepted)
@@ -81,7 +80,7 @@ def test_a_ledger_that_is_tampered_with_is_found_by_the_next_audit_while_voting_
     prepared.overwrite("1", base, encode_block(block))
 
     audits.wait_for("DIFFER")
-    assert REGISTRY.get_sample_value("psephos_audit_differs") == 1
+    assert metrics.REGISTRY.get_sample_value("psephos_audit_differs") == 1
     found = audits.events("audit found differences")[-1]
     assert found["level"] == "error"
     assert f"1/{block.accepted[3].offset}: accepted-differs" in found["first"]
@@ -90,7 +89,7 @@ def test_a_ledger_that_is_tampered_with_is_found_by_the_next_audit_while_voting_
     set_phase(prepared.settings, Phase.PAUSED)
     prepared.overwrite("1", base, payload)
     audits.wait_for("agree")
-    assert REGISTRY.get_sample_value("psephos_audit_differs") == 0
+    assert metrics.REGISTRY.get_sample_value("psephos_audit_differs") == 0
     runs = [event["run"] for name in ("audit agrees", "audit found differences") for event in audits.events(name)]
     assert len(runs) == len(set(runs)) >= 3, "each under a name of its own"
 

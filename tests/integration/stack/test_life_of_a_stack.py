@@ -115,6 +115,12 @@ def test_every_server_listens_on_loopback_only(own: Backends) -> None:
         assert addresses <= LOOPBACK_V4
 
 
+def test_the_virtual_machines_take_their_classes_from_the_archives_that_setup_made(own: Backends) -> None:
+    for server, archive in ((own.kafka.brokers[0], "kafka.jsa"), (own.dynamodb, "dynamodb.jsa")):
+        mapped = Path(f"/proc/{server.process.pid}/maps").read_text().split()
+        assert archive in {Path(path).name for path in mapped}, f"{server.name} starts slowly: run `make setup`"
+
+
 def test_topics_are_not_created_by_being_named(own: Backends) -> None:
     consumer = Consumer({"bootstrap.servers": own.kafka_bootstrap, "group.id": "reader", "log_level": 0})
     with pytest.raises(KafkaException, match=r"Unknown (topic|partition)"):

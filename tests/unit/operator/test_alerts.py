@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import prometheus_client
 import pytest
 import yaml
 
@@ -36,18 +35,16 @@ def expressions() -> Iterator[tuple[str, str]]:
 @pytest.fixture(scope="module")
 def metrics() -> dict[str, set[str]]:
     """Labels of every sample that some role or the operator can show."""
+    registries = []
     for package in (psephos, psephos_operator):
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
-            if module.name.rpartition(".")[2] in ("metrics", "worker", "publisher"):
-                importlib.import_module(module.name)
-    found: dict[str, set[str]] = {}
-    for collector in set(prometheus_client.REGISTRY._names_to_collectors.values()):
-        names = [
-            name for name, owner in prometheus_client.REGISTRY._names_to_collectors.items() if owner is collector
-        ]
-        labels = set(getattr(collector, "_labelnames", ()))
-        found |= dict.fromkeys(names, labels)
-    return found
+            if module.name.endswith(".metrics"):
+                registries.append(importlib.import_module(module.name).REGISTRY)
+    return {
+        name: set(getattr(collector, "_labelnames", ()))
+        for registry in registries
+        for name, collector in registry._names_to_collectors.items()
+    }
 
 
 EXPRESSIONS = list(expressions())

@@ -25,7 +25,7 @@ from confluent_kafka.admin import AdminClient
 
 from psephos.dev.errors import StackError
 from psephos.dev.folder import MIN_FREE_BYTES, owned, require_space
-from psephos.dev.java import Jars, Progress, ensure_jars, find_java, silent
+from psephos.dev.java import Jars, Progress, class_archive, ensure_jars, find_java, silent
 from psephos.dev.kafka_config import LOG4J2, Node, server_properties
 from psephos.dev.ports import LOOPBACK, accepts, free_port, require_port
 from psephos.process import POLL_INTERVAL, ChildProcess, CommandMissingError, ProcessError, stop_together
@@ -173,6 +173,7 @@ class DynamoDBLocal(Server):
             *(
                 find_java(),
                 *self.java_options,
+                *class_archive(self.jars.dynamodb_archive),
                 f"-Djava.library.path={self.jars.native}",
                 "-cp",
                 self.jars.dynamodb,
@@ -221,7 +222,8 @@ class KafkaBroker(Server):
         log4j2 = self.folder / "log4j2.properties"
         log4j2.write_text(LOG4J2)
         return [
-            *(find_java(), *self.java_options, f"-Dlog4j2.configurationFile={log4j2}", "-cp", self.jars.kafka),
+            *(find_java(), *self.java_options, *class_archive(self.jars.kafka_archive)),
+            *(f"-Dlog4j2.configurationFile={log4j2}", "-cp", self.jars.kafka),
             *("KafkaBroker", str(properties), self.cluster_id),
         ]
 

@@ -35,7 +35,7 @@ from psephos.lifecycle import Conductor, OrderBook, SessionKeys, make_keys, next
 from psephos.observability import Health, get_logger
 from psephos.process import ProcessError
 from psephos.running import open_admin
-from psephos.serve import Auditor, Supervisor, admin_ports, layout, own_admin_port
+from psephos.serve import Auditor, Supervisor, admin_ports, layout, metrics, own_admin_port
 from psephos.serve.recounting import recount_by_child
 from psephos.session import Session
 from psephos.settings import PREFIX, Settings, load_settings
@@ -205,7 +205,7 @@ class Stack:
         self._progress("Psephos", "starting")
         self._health = Health(heartbeat_limit_s=float("inf"))  # no loop of ours that could hang
         port = own_admin_port(self.settings, self._options.workers)
-        held.callback(open_admin(self.settings, port, self._health).close)
+        held.callback(open_admin(self.settings, port, self._health, metrics.REGISTRY).close)
         self.supervisor = Supervisor(
             layout(self.settings, self._options.workers), self.environment, logs, self._note_pids
         )

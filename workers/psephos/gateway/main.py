@@ -7,6 +7,7 @@ import uvloop
 from aiohttp import web
 
 from psephos.codec.control import Control, Phase
+from psephos.gateway import metrics
 from psephos.gateway.fanout import Hub
 from psephos.gateway.feed import Feed, Newest
 from psephos.gateway.routes import Doors
@@ -31,7 +32,7 @@ def run(settings: Settings) -> None:
 
     Raises SettingsError, GenesisMismatch, LogUnavailable, LedgerUnavailable at its start.
     """
-    run_role("gateway", settings, _serve, loop_factory=uvloop.new_event_loop)
+    run_role("gateway", settings, _serve, registry=metrics.REGISTRY, loop_factory=uvloop.new_event_loop)
 
 
 async def _serve(context: Context, health: Health, stop: asyncio.Event) -> None:

@@ -270,7 +270,7 @@ async def _following(settings: Settings, gate: Gate, grace_s: float) -> AsyncIte
 def _admin(settings: Settings, index: int, health: Health) -> AdminServer:
     port = settings.admin_port + index if settings.admin_port else 0
     try:
-        return AdminServer(settings.host, port, health)
+        return AdminServer(settings.host, port, health, metrics.REGISTRY)
     except OSError as error:
         raise SettingsError(
             f"PSEPHOS_ADMIN_PORT: can't listen on {settings.host}:{port}: {error.strerror}"

@@ -7,45 +7,79 @@ from prometheus_client import Counter, Enum, Gauge
 from psephos.codec.control import Phase
 from psephos.ingest.problems import KINDS
 from psephos.observability.histogram import BulkHistogram
+from psephos.observability.registry import role_registry
+
+REGISTRY = role_registry()
 
 ACCEPTED = "accepted"
 REPLAYED = "replayed"
 
 _votes = Counter(
-    "psephos_ingest_requests_total", "Votes offered, by outcome; each line of a batch is one", ["outcome"]
+    "psephos_ingest_requests_total",
+    "Votes offered, by outcome; each line of a batch is one",
+    ["outcome"],
+    registry=REGISTRY,
 )
 _by_outcome = {outcome: _votes.labels(outcome) for outcome in (ACCEPTED, REPLAYED, *KINDS)}
 _ack = BulkHistogram(
     "psephos_ingest_ack_seconds",
     "From handing a vote (or a part of a batch) to the producer until the log has acknowledged it",
     (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10),
+    registry=REGISTRY,
 )
-_in_flight = Gauge("psephos_ingest_in_flight", "Votes enqueued and not yet acknowledged")
-_limit = Gauge("psephos_ingest_in_flight_limit", "Votes in flight above which new ones are refused as overloaded")
+_in_flight = Gauge("psephos_ingest_in_flight", "Votes enqueued and not yet acknowledged", registry=REGISTRY)
+_limit = Gauge(
+    "psephos_ingest_in_flight_limit",
+    "Votes in flight above which new ones are refused as overloaded",
+    registry=REGISTRY,
+)
 _skew = Gauge(
-    "psephos_ingest_clock_skew_seconds", "How far this clock is ahead of the brokers' at least; behind: negative"
+    "psephos_ingest_clock_skew_seconds",
+    "How far this clock is ahead of the brokers' at least; behind: negative",
+    registry=REGISTRY,
 )
 _phase = Enum(
-    "psephos_ingest_phase", "The session's phase as this process knows it", states=[phase.value for phase in Phase]
+    "psephos_ingest_phase",
+    "The session's phase as this process knows it",
+    states=[phase.value for phase in Phase],
+    registry=REGISTRY,
 )
 _closes_at = Gauge(
     "psephos_ingest_closes_at_timestamp_seconds",
     "When voting ends as this process knows it, Unix time; 0: that is not fixed",
+    registry=REGISTRY,
 )
 _fetches = Counter(
-    "psephos_ingest_jwks_fetches_total", "Attempts to fetch the issuer's published keys, by outcome", ["outcome"]
+    "psephos_ingest_jwks_fetches_total",
+    "Attempts to fetch the issuer's published keys, by outcome",
+    ["outcome"],
+    registry=REGISTRY,
 )
-_keys = Gauge("psephos_ingest_jwks_keys", "Usable keys in the issuer's set as it was fetched last")
+_keys = Gauge(
+    "psephos_ingest_jwks_keys", "Usable keys in the issuer's set as it was fetched last", registry=REGISTRY
+)
 _fetched_at = Gauge(
-    "psephos_ingest_jwks_fetched_timestamp_seconds", "When the issuer's set was fetched last, Unix time"
+    "psephos_ingest_jwks_fetched_timestamp_seconds",
+    "When the issuer's set was fetched last, Unix time",
+    registry=REGISTRY,
 )
-_rolls = Counter("psephos_ingest_roll_loads_total", "Electoral rolls that were read, by outcome", ["outcome"])
-_roll_voters = Gauge("psephos_ingest_roll_voters", "Voters on the electoral roll that is in force")
-_tokens = Counter("psephos_ingest_anonymous_tokens_total", "Tokens handed out in an open session")
-_connections = Gauge("psephos_ingest_connections", "Open connections of clients")
-_connections_limit = Gauge("psephos_ingest_connections_limit", "Open connections above which new ones are refused")
+_rolls = Counter(
+    "psephos_ingest_roll_loads_total", "Electoral rolls that were read, by outcome", ["outcome"], registry=REGISTRY
+)
+_roll_voters = Gauge(
+    "psephos_ingest_roll_voters", "Voters on the electoral roll that is in force", registry=REGISTRY
+)
+_tokens = Counter(
+    "psephos_ingest_anonymous_tokens_total", "Tokens handed out in an open session", registry=REGISTRY
+)
+_connections = Gauge("psephos_ingest_connections", "Open connections of clients", registry=REGISTRY)
+_connections_limit = Gauge(
+    "psephos_ingest_connections_limit", "Open connections above which new ones are refused", registry=REGISTRY
+)
 _slow = Counter(
-    "psephos_ingest_slow_clients_total", "Connections closed because a request's headers did not arrive"
+    "psephos_ingest_slow_clients_total",
+    "Connections closed because a request's headers did not arrive",
+    registry=REGISTRY,
 )
 
 observe_acks = _ack.observe

@@ -8,7 +8,7 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 HEARTBEAT_LIMIT_S = 30.0  # a loop that beats every second and is silent for so long hangs
 
@@ -51,7 +51,7 @@ class Health:
 class AdminServer:
     """Serves a role's probes and metrics until `close`."""
 
-    def __init__(self, host: str, port: int, health: Health, registry: CollectorRegistry = REGISTRY) -> None:
+    def __init__(self, host: str, port: int, health: Health, registry: CollectorRegistry) -> None:
         """Raises OSError if the port is taken. Port 0 takes a free one, see `port`."""
 
         class Handler(BaseHTTPRequestHandler):

@@ -4,7 +4,7 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 
-from prometheus_client import REGISTRY, CollectorRegistry
+from prometheus_client import CollectorRegistry
 from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
@@ -13,9 +13,7 @@ from prometheus_client.utils import floatToGoString
 class BulkHistogram(Collector):
     """Fed by one thread; scraped by any."""
 
-    def __init__(
-        self, name: str, text: str, bounds: Sequence[float], registry: CollectorRegistry = REGISTRY
-    ) -> None:
+    def __init__(self, name: str, text: str, bounds: Sequence[float], registry: CollectorRegistry) -> None:
         """`bounds`: of the buckets, ascending; one without a bound is added."""
         self._name = name
         self._text = text

@@ -4,6 +4,7 @@ import asyncio
 
 from psephos.observability import Health
 from psephos.projection import Projection, redis_client
+from psephos.projector import metrics
 from psephos.projector.projector import Projector
 from psephos.running import run_role
 from psephos.settings import Settings
@@ -15,7 +16,7 @@ def run(settings: Settings) -> None:
 
     Raises SettingsError, GenesisMismatch, LogUnavailable, LedgerUnavailable at its start.
     """
-    run_role("projector", settings, _serve)
+    run_role("projector", settings, _serve, registry=metrics.REGISTRY)
 
 
 async def _serve(context: Context, health: Health, stop: asyncio.Event) -> None:

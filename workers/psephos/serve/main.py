@@ -9,6 +9,7 @@ from psephos.lifecycle import Conductor, OrderBook, next_due
 from psephos.observability import Health, configure_logs, get_logger
 from psephos.process import POLL_INTERVAL, stop_requests
 from psephos.running import open_admin
+from psephos.serve import metrics
 from psephos.serve.auditing import Auditor
 from psephos.serve.layout import layout, own_admin_port
 from psephos.serve.recounting import recount_by_child
@@ -32,7 +33,7 @@ def run(settings: Settings, *, workers: int = 1, conduct: bool = False) -> None:
     supervisor, health = Supervisor(roles, {}, logs=None), Health()
     conducting = (_conductor(settings, session.name), _auditor(settings, session)) if conduct else ()
     with stop_requests() as stop, ExitStack() as held:
-        held.callback(open_admin(settings, own_admin_port(settings, workers), health).close)
+        held.callback(open_admin(settings, own_admin_port(settings, workers), health, metrics.REGISTRY).close)
         held.callback(supervisor.stop)
         supervisor.start()
         for part in conducting:

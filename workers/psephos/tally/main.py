@@ -8,6 +8,7 @@ import time
 from psephos.observability import AdminServer, Health, configure_logs, get_logger
 from psephos.settings import Settings
 from psephos.startup import start
+from psephos.tally import metrics
 from psephos.tally.worker import Worker
 
 # How many objects more make the collector look for cycles. A fetch makes 65,000 without one: looking at them after
@@ -33,7 +34,7 @@ def run(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     health = Health()
-    admin = AdminServer(settings.host, settings.admin_port, health)
+    admin = AdminServer(settings.host, settings.admin_port, health, metrics.REGISTRY)
 
     def waiting(why: str) -> None:
         health.not_ready("start", why)

@@ -1,0 +1,133 @@
+"""The fork server: imports modules, forks a child for each request of its parent, and reports how each one ends.
+
+It has one thread and knows nothing that a child must not know: a fork copies all of the memory but only the thread
+that forks, so that a lock that another thread holds would never be released in the child.
+"""
+
+import gc
+import importlib
+import os
+import select
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+
+from psephos.forkserver.child import become
+from psephos.forkserver.linux import ParentGone, end_with_parent, set_title
+from psephos.forkserver.messages import Channel, Ended, Failed, Signal, Signalled, Start, Started
+
+TITLE = "psephos-forks"
+_CANNOT_IMPORT = 2  # exit code
+
+
+def main(arguments: Sequence[str]) -> None:
+    """`arguments`: the control socket's descriptor, the parent's process id, and the modules to import.
+
+    Runs until the parent closes the socket. Returns in each child as well, when its program has ended.
+    """
+    descriptor, parent, *modules = arguments
+    try:
+        end_with_parent(int(parent))
+    except ParentGone:
+        return
+    set_title(TITLE)
+    _import(modules)
+    start = _Server(Channel(socket.socket(fileno=int(descriptor)))).run()
+    if start is not None:
+        gc.enable()
+        become(start)
+
+
+def _import(modules: Sequence[str]) -> None:
+    """Afterwards no garbage collection of a child writes to what was imported, which would copy the pages."""
+    gc.disable()
+    try:
+        for module in modules:
+            importlib.import_module(module)
+    except Exception as error:
+        sys.stderr.write(f"psephos: the fork server can't import {module}: {error}\n")
+        sys.exit(_CANNOT_IMPORT)
+    gc.collect()
+    gc.freeze()
+
+
+class _Server:
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._numbers: dict[int, int] = {}  # by process id, of children that have not been reaped
+        self._pids: dict[int, int] = {}  # the other way round
+        self._woken, self._wake = socket.socketpair()
+
+    def run(self) -> Start | None:
+        """Returns in each child what it is to run, and None in the server when the parent has gone."""
+        self._watch_children()
+        with suppress(EOFError):
+            while True:
+                select.select([self._channel.fileno(), self._woken.fileno()], [], [])
+                self._reap()
+                while (request := self._channel.receive(0)) is not None:
+                    if isinstance(request, Signal):
+                        self._signal(request)
+                    elif isinstance(request, Start) and self._fork(request) == 0:
+                        self._leave()
+                        return request
+        return None
+
+    def _watch_children(self) -> None:
+        for end in (self._woken, self._wake):
+            end.setblocking(False)
+        signal.set_wakeup_fd(self._wake.fileno())
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+
+    def _leave(self) -> None:
+        """What is the server's alone is closed in a child."""
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for held in (self._channel, self._woken, self._wake):
+            held.close()
+
+    def _fork(self, request: Start) -> int:
+        server = os.getpid()
+        try:
+            pid = os.fork()
+        except OSError as error:
+            self._channel.send(Failed(f"{request.name} can't start: {error.strerror}"))
+            return -1
+        if pid == 0:
+            _bind_to(server)
+            return 0
+        with suppress(OSError):  # the child does it as well: neither may be late
+            os.setpgid(pid, pid)
+        self._numbers[pid], self._pids[request.number] = request.number, pid
+        self._channel.send(Started(pid))
+        return pid
+
+    def _signal(self, request: Signal) -> None:
+        """NB: here no process id can be another process's by now, since nobody else reaps these children."""
+        pid = self._pids.get(request.number)
+        if pid is not None:
+            (os.killpg if request.group else os.kill)(pid, request.signal)
+        self._channel.send(Signalled())
+
+    def _reap(self) -> None:
+        with suppress(BlockingIOError):
+            while self._woken.recv(1024):
+                pass
+        while self._numbers:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid == 0:
+                return
+            number = self._numbers.pop(pid)
+            del self._pids[number]
+            self._channel.send(Ended(number, os.waitstatus_to_exitcode(status)))
+
+
+def _bind_to(server: int) -> None:
+    """First of all in a child: nothing that it does may outlive the fork server."""
+    os.setpgid(0, 0)
+    try:
+        end_with_parent(server)
+    except ParentGone:
+        os._exit(1)
