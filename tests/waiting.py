@@ -8,7 +8,7 @@ T = TypeVar("T")
 READY_S = 180.0  # for servers that start while the machine is busy with other tests
 
 
-def wait_until(happened: Callable[[], T], what: str, timeout: float = 20.0) -> T:
+def wait_until(happened: Callable[[], T | None], what: str, timeout: float = 20.0) -> T:
     """The first true value of ``happened()``; fails with ``what`` after ``timeout`` seconds."""
     deadline = time.monotonic() + timeout
     while not (value := happened()):
