@@ -1,6 +1,6 @@
 """How figures are drawn: plain SVG files that a page can show, one style for all of them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,7 @@ def _number(value: float) -> str:
 
 
 @contextmanager
-def _axes(path: Path, title: str, *, height: float) -> Any:
+def _axes(path: Path, title: str, *, height: float) -> Iterator[Any]:
     import matplotlib as mpl  # only who draws needs it
 
     mpl.use("svg")

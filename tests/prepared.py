@@ -35,7 +35,7 @@ class Prepared:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         tokens = {"issuer": "https://id.example", "audience": "test"}
-        document = {
+        document: dict[str, Any] = {
             "apiVersion": "psephos.dev/v1alpha1",
             "kind": "VotingSession",
             "metadata": {"name": "test"},

@@ -161,7 +161,11 @@ def build(
             hashlib.sha256(b"".join(frame_record(*record) for record in records[base:end])).digest(),
             record_digest(*records[end - 1]),
             [entry for entry in entries[base:end] if isinstance(entry, AcceptedVote)],
-            [(at, int(entries[at])) for at in range(base, end) if isinstance(entries[at], RecordClass)],
+            [
+                (at, int(entry))
+                for at, entry in enumerate(entries[base:end], base)
+                if isinstance(entry, RecordClass)
+            ],
             state_of(session, entries[:end]),
         )
         for base, end in pairwise(edges)
@@ -183,7 +187,7 @@ def restate(session: Session, blocks: Sequence[Block]) -> list[Block]:
     entries: list[Entry] = []
     stated = []
     for block in blocks:
-        merged = [*((vote.offset, vote) for vote in block.accepted)]
+        merged: list[tuple[int, Entry]] = [*((vote.offset, vote) for vote in block.accepted)]
         merged += [(offset, RecordClass(code)) for offset, code in block.others]
         entries += [entry for _, entry in sorted(merged, key=lambda pair: pair[0])]
         stated.append(block._replace(state=state_of(session, entries)))

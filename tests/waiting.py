@@ -9,7 +9,7 @@ PATIENCE_S = 120.0  # it only ends a hang: what has a time of its own is asserte
 READY_S = 180.0  # for servers that start while the machine is busy with other tests
 
 
-def wait_until(happened: Callable[[], T], what: str, timeout: float = PATIENCE_S) -> T:
+def wait_until(happened: Callable[[], T | None], what: str, timeout: float = PATIENCE_S) -> T:
     """The first true value of ``happened()``; fails with ``what`` after ``timeout`` seconds."""
     deadline = time.monotonic() + timeout
     while not (value := happened()):

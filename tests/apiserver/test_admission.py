@@ -44,7 +44,8 @@ def settings(namespace: str, **values: Any) -> OperatorSettings:
 
 def store(cluster: Cluster, chosen: OperatorSettings) -> CertificateStore:
     loaded = client.Configuration()
-    config.load_kube_config(str(cluster.kubeconfig()), client_configuration=loaded)
+    load_kube_config: Any = config.load_kube_config  # has no types
+    load_kube_config(str(cluster.kubeconfig()), client_configuration=loaded)
     return CertificateStore(chosen, client.ApiClient(loaded))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.apiserver.api import Manifest, Refused
+from tests.apiserver.api import Api, Manifest, Refused
 from tests.apiserver.binaries import ROOT
 from tests.apiserver.charts import CHART, LEAST, RELEASE, HelmFailed, environment, helm, one, render
 from tests.apiserver.cluster import Cluster, psephos_crd
@@ -246,7 +246,7 @@ def test_view_reads_edit_changes_and_only_admin_deletes(cluster: Cluster, namesp
     people["admin"].delete("psephos.dev/v1alpha1", "VotingSession", "lunch", namespace)
 
 
-def _may(api: Any, namespace: str) -> bool:
+def _may(api: Api, namespace: str) -> bool:
     try:
         return api.list("psephos.dev/v1alpha1", "VotingSession", namespace) == []
     except Refused:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -94,8 +95,13 @@ def test_under_embargo_the_status_names_no_option_until_the_result_is_final(
         cast(operator, vote, 8)
         wait_until(lambda: vote.status.get("accepted") == 8, "all votes are counted")
         vote.annotate(voting="closed")
-        seen = []
-        wait_until(lambda: seen.append(vote.status) or vote.phase == "Final", "it is final")
+        seen: list[dict[str, Any]] = []
+
+        def final() -> bool:
+            seen.append(vote.status)
+            return vote.phase == "Final"
+
+        wait_until(final, "it is final")
     for status in seen[:-1]:
         if status["phase"] != "Final":
             assert status["leader"] == "sealed"

@@ -5,6 +5,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from tests.apiserver.api import Manifest
 from tests.apiserver.cluster import Cluster
 from tests.apiserver.kubelet import all_available
 from tests.apiserver.operators import SESSION, Operator, Owners, Vote, add_token_key
@@ -24,7 +25,7 @@ def test_two_hundred_sessions_become_ready_and_then_rest(
 ) -> None:
     add_token_key(cluster, namespace)
 
-    def resources() -> list[dict]:  # type: ignore[type-arg]
+    def resources() -> list[Manifest]:
         return cluster.admin.list(*SESSION, namespace)
 
     def with_(condition: str) -> int:
@@ -58,14 +59,16 @@ def test_two_hundred_sessions_become_ready_and_then_rest(
             f" {ready_s:.0f} s; operator {memory:.0f} MB; requests {asked}"
         )
         assert with_("Degraded") == 0
-        before, after = _versions(votes), {}
+        before = _versions(votes)
+        after: dict[str, str] = {}
 
         def settled() -> bool:
             nonlocal before, after
+            time.sleep(5)
             before, after = after, _versions(votes)
             return before == after
 
-        wait_until(lambda: time.sleep(5) or settled(), "it comes to rest", 120)
+        wait_until(settled, "it comes to rest", 120)
         asked = operator.requests()
         time.sleep(REST_S)  # what is to be shown is that nothing happens
         assert _versions(votes) == after

@@ -348,7 +348,7 @@ def _messages(session: Session, topic: str, isolation: str) -> Iterator[Any]:
     )
     try:
         consumer.assign([TopicPartition(topic, partition, 0) for partition in range(session.partitions)])
-        done: set[int] = set()
+        done: set[int | None] = set()
         while len(done) < session.partitions:
             message = consumer.poll(20)
             assert message is not None, f"{topic}: no answer"

@@ -39,7 +39,7 @@ class Watch:
         if version is None:
             self.missed += 1
             return None
-        self.versions.append(int(version))  # type: ignore[arg-type]
+        self.versions.append(int(version))
         return self.versions[-1]
 
     def totals(self) -> dict[str, int] | None:

@@ -29,7 +29,7 @@ def publish_as_another(running: Running, partition: int) -> int:
         if head is None
         else TallyRecord(partition, head.base, head.end, 0, head.state)
     )
-    places: list[int] = []
+    places: list[int | None] = []
     producer = Producer(
         {**client_config(settings), "transactional.id": f"psephos.{settings.session_uid}.tally.another"}
     )
@@ -43,6 +43,7 @@ def publish_as_another(running: Running, partition: int) -> int:
         on_delivery=lambda error, message: places.append(message.offset()) if error is None else None,
     )
     producer.commit_transaction(30)
+    assert places[0] is not None
     return places[0]
 
 

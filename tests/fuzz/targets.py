@@ -442,7 +442,7 @@ def _ballots(session: Session) -> list[dict[str, Any]]:
 _BODIES = [json.dumps(body).encode() for session in SESSIONS for body in _ballots(session)]
 _LINE = {"subject": "ada", "weight": 2, "segment": "no", "idempotencyKey": "k1", "choices": ["ada"]}
 _GOOD = encode_vote(b"\0\0", 5, nonce=b"n" * 16)
-_RECORDS = [
+_RECORDS: list[list[tuple[bytes | None, bytes | None]]] = [
     [(VOTERS[0], encode_vote(b"\0\0", 5)), (VOTERS[1], encode_vote(b"\0\0\0\1", 6)), (VOTERS[0], _GOOD)],
     [(VOTERS[0], _GOOD), (VOTERS[0], encode_vote(b"\0\1", 7, nonce=b"m" * 16)), (VOTERS[0], _GOOD)],
     [(None, None), (b"", b""), (VOTERS[2], None), (MARKER_KEY, encode_marker(9)), (VOTERS[3], _GOOD)],

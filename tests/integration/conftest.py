@@ -23,8 +23,8 @@ def backends(
     if (running := told(request.config)) is not None:
         yield running
         return
-    with Backends(tmp_path_factory.mktemp("backends"), dynamodb_in_memory=True) as running:
-        yield running
+    with Backends(tmp_path_factory.mktemp("backends"), dynamodb_in_memory=True) as own:
+        yield own
 
 
 @pytest.fixture(scope="session")

@@ -145,6 +145,7 @@ def point(name: str, about: Any = None) -> None:
         raise Killed
     notice(name, about)
     thread.at = name
+    assert thread.parent is not None
     thread.parent.switch()
     if thread.process.killed:
         raise Killed

@@ -2,6 +2,7 @@
 
 import re
 import uuid
+from typing import Any
 
 import schemathesis
 
@@ -15,9 +16,9 @@ def ndjson(_context: schemathesis.SerializationContext, value: object) -> bytes:
 
 @schemathesis.hook
 def before_call(
-    _context: schemathesis.HookContext, case: schemathesis.Case, _arguments: dict[str, object]
+    _context: schemathesis.HookContext, case: schemathesis.Case[Any], _arguments: dict[str, object]
 ) -> None:
     """A key that fits its schema is replaced: the examples share a few, and another body under one is refused."""
-    key = (case.headers or {}).get("Idempotency-Key")
+    key = case.headers.get("Idempotency-Key") if case.headers else None
     if isinstance(key, str) and _KEY.fullmatch(key):
         case.headers["Idempotency-Key"] = uuid.uuid4().hex

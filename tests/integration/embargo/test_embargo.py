@@ -196,7 +196,7 @@ def counted(stack: Command) -> Figures:
     tallies = [cell for state in states for cell in state]
     tallies += [sum(state[at : at + width]) for state in states for at in range(0, len(state), width)]
     sums = [sum(states[-1][at : at + width]) for at in range(0, len(states[-1]), width)]
-    counts = {(option, LABELS[option]): voters for option, voters in VOTERS.items()}
+    counts: dict[tuple[str, ...], int] = {(option, LABELS[option]): voters for option, voters in VOTERS.items()}
     return Figures(tallies, counts, [100 * each / sum(sums) for each in sums])
 
 

@@ -102,6 +102,7 @@ class Poll:
     def log_at(self, answer: dict[str, Any]) -> Message:
         """The record where an answer says that it is."""
         topic, partition, offset = votes_topic(self.settings.session_uid), answer["partition"], answer["offset"]
+        message: Message
         [message] = read_records(self.settings, topic, partition, offset, offset + 1)
         return message
 

@@ -119,7 +119,7 @@ def invalid_ballots(client: Client) -> float:
 
 def unsigned(claims: dict[str, Any]) -> str:
     """What a library makes of `alg: none`."""
-    return jwt.encode(claims, None, algorithm="none")
+    return jwt.encode(claims, "", algorithm="none")
 
 
 async def test_a_token_that_is_not_the_issuers_or_not_for_now_and_here_is_refused(client: Client) -> None:
@@ -149,8 +149,8 @@ async def test_a_token_that_is_not_the_issuers_or_not_for_now_and_here_is_refuse
         assert answer[2]["WWW-Authenticate"].startswith("Bearer"), what
         assert text not in json.dumps(answer[1]), what
 
-    async with client.http.post(client.ingest.url, json={"choices": ["ada"]}) as answer:
-        assert (answer.status, answer.headers["WWW-Authenticate"][:6]) == (401, "Bearer")
+    async with client.http.post(client.ingest.url, json={"choices": ["ada"]}) as bare:
+        assert (bare.status, bare.headers["WWW-Authenticate"][:6]) == (401, "Bearer")
     assert client.poll.records() == before
 
 
@@ -267,7 +267,7 @@ TOKENS = {"issuer": "https://id.example", "audience": "final", "weightClaim": "w
 
 @pytest.mark.parametrize("spec", [{"voters": {"tokens": TOKENS, "segments": ["no", "se"]}}], indirect=True)
 async def test_weight_and_segment_come_exactly_from_the_token(own: Client) -> None:
-    voters = {
+    voters: dict[str, tuple[dict[str, Any], int, int]] = {
         "ann": ({"weight": 2, "country": "se"}, 2_000_000, 1),
         "ben": ({"weight": 0.1, "country": "fi"}, 100_000, 2),
         "cat": ({"weight": "1.000001"}, 1_000_001, 2),

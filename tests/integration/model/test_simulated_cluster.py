@@ -270,13 +270,13 @@ class Real:
         )
         consumer.assign([TopicPartition(topic, number, 0) for number in range(PARTITIONS)])
         found: list[int] = []
-        done: set[int] = set()
+        done: set[int | None] = set()
 
         def read() -> bool:
             for message in consumer.consume(10, 0.1):
-                if message.error() is None:
+                if (error := message.error()) is None:
                     found.append(decode_tally(message.value()).end)
-                elif message.error().code() == KafkaError._PARTITION_EOF:
+                elif error.code() == KafkaError._PARTITION_EOF:
                     done.add(message.partition())
             return len(done) == PARTITIONS
 

@@ -8,6 +8,7 @@ from confluent_kafka.admin import (
     AdminClient,
     ScramCredentialInfo,
     ScramMechanism,
+    UserScramCredentialAlteration,
     UserScramCredentialDeletion,
     UserScramCredentialUpsertion,
 )
@@ -77,7 +78,7 @@ class Guarded:
             f"sasl.username={user}\nsasl.password={password}\nssl.ca.pem={pem}\n"
         )
 
-    def _alter(self, change: object) -> None:
+    def _alter(self, change: UserScramCredentialAlteration) -> None:
         admin = AdminClient({"bootstrap.servers": self.kafka.address})
         for done in admin.alter_user_scram_credentials([change]).values():
             done.result(timeout=30)

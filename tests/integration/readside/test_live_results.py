@@ -153,6 +153,7 @@ async def test_a_viewer_that_does_not_read_keeps_nobody_waiting(readside: ReadSi
     )
     client = RedisClient.from_url(readside.redis.url)
     body = wait_until(lambda: client.hget(frame_name(readside.settings.session_uid), "body"), "a frame")
+    assert isinstance(body, bytes)
     filler = b',"filler":"' + b"x" * 60_000 + b'"}'
     async with Socket(gateway.v1("/live").replace("http", "ws")) as reading:
         await reading.until(lambda _: True, "a frame")

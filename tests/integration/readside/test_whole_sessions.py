@@ -2,11 +2,12 @@
 
 import json
 import re
+from functools import partial
 
 import pytest
 from redis import Redis as RedisClient
 from tests.integration.readside.conftest import ReadSide, fetch
-from tests.integration.readside.watching import Events, Socket, eventually
+from tests.integration.readside.watching import Events, Frame, Socket, eventually
 from tests.waiting import wait_until
 
 from psephos.codec.control import Phase
@@ -47,7 +48,7 @@ async def test_sse_resumes_where_the_viewer_stands_and_ends_with_204_after_the_f
 
 async def test_two_projectors_do_no_harm(readside: ReadSide) -> None:
     client = RedisClient.from_url(readside.redis.url)
-    listening = client.pubsub(ignore_subscribe_messages=True)
+    listening = client.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
     listening.subscribe(channel_name(readside.settings.session_uid))
     first, second = readside.start("projector"), readside.start("projector")
     first.wait_ready()
@@ -68,7 +69,9 @@ async def test_two_projectors_do_no_harm(readside: ReadSide) -> None:
     while (message := listening.get_message(timeout=0.5)) is not None:
         published.append(decode_frame(message["data"]).version)
     assert published == sorted(set(published)), "each version once, never backwards"
-    assert decode_frame(client.hget(frame_name(readside.settings.session_uid), "body")).totals == {
+    body = client.hget(frame_name(readside.settings.session_uid), "body")
+    assert isinstance(body, bytes)
+    assert decode_frame(body).totals == {
         "ada": 21,
         "bob": 40,
     }
@@ -87,7 +90,7 @@ async def test_under_embargo_nobody_sees_a_figure_by_option_before_the_final_res
             assert frame["turnout"]["accepted"] == 2011
         for phase in (Phase.CLOSING, Phase.RECOUNTING):
             number = set_phase(readside.settings, phase).number
-            await ws.until(lambda frame, phase=phase: frame["phase"] == phase, "the phase is shown")
+            await ws.until(partial(in_phase, phase), "the phase is shown")
         stored = RedisClient.from_url(readside.redis.url).hgetall(frame_name(readside.settings.session_uid))
         logs = b"".join(role.said() for role in (projector, gateway))
         metrics = b"".join(
@@ -96,6 +99,7 @@ async def test_under_embargo_nobody_sees_a_figure_by_option_before_the_final_res
         pages = b"".join(fetch(gateway.v1(path)).body for path in ("", "/results", "/publication"))
         frames = json.dumps(ws.frames + sse.frames).encode()
         for seen in (*stored.values(), logs, metrics, pages, frames):
+            assert isinstance(seen, bytes)
             assert re.search(rb"(?<![\w.])(1234|777)(?!\w)", seen) is None
         readside.seal(number + 1)
         set_phase(readside.settings, Phase.FINAL)
@@ -103,3 +107,7 @@ async def test_under_embargo_nobody_sees_a_figure_by_option_before_the_final_res
             final = await watcher.until(lambda frame: frame["final"], "the final frame")
             assert final["totals"] == {"ada": 1234, "bob": 777}
     assert fetch(gateway.v1("/publication")).json["totals"] == {"ada": 1234, "bob": 777}
+
+
+def in_phase(phase: Phase, frame: Frame) -> bool:
+    return bool(frame["phase"] == phase)

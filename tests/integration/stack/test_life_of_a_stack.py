@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import boto3
 import pytest
@@ -17,6 +18,9 @@ from tests.waiting import wait_until
 
 from psephos.dev.ports import listeners
 from psephos.dev.servers import Backends, Kafka, StackError
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
 
 HOLD = Path(__file__).with_name("hold.py")
 LOOPBACK_V4 = {"0100007F", "0000000000000000FFFF00000100007F"}  # as /proc/net/tcp and tcp6 show 127.0.0.1
@@ -79,7 +83,7 @@ def tables(backends: Backends) -> list[str]:
     return list(dynamodb(backends).list_tables()["TableNames"])
 
 
-def dynamodb(backends: Backends):  # type: ignore[no-untyped-def]
+def dynamodb(backends: Backends) -> "DynamoDBClient":
     return boto3.client(
         "dynamodb",
         endpoint_url=backends.dynamodb_endpoint,

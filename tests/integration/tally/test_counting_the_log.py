@@ -149,7 +149,9 @@ def test_a_log_whose_records_were_deleted_stops_its_partition_as_log_truncated(r
         future.result(20)
     again = running.start_worker(0)
     reasons = wait_until(
-        lambda: again.log.exists() and again.events("partition stopped") and again.reasons(), "stopped", 30
+        lambda: again.reasons() if again.log.exists() and again.events("partition stopped") else None,
+        "stopped",
+        30,
     )
     assert "LogTruncated" in next(iter(reasons.values()))
     assert again.process.running

@@ -29,12 +29,12 @@ spec:
 
 def _commands() -> Iterator[tuple[str, ...]]:
     for command in app.registered_commands:
-        name = command.name or getattr(command.callback, "__name__", "")
+        name = str(command.name or getattr(command.callback, "__name__", ""))
         yield (name,)
     for group in app.registered_groups:
         assert group.typer_instance is not None
         for command in group.typer_instance.registered_commands:
-            yield (str(group.name), command.name or getattr(command.callback, "__name__", ""))
+            yield (str(group.name), str(command.name or getattr(command.callback, "__name__", "")))
 
 
 @pytest.mark.parametrize("command", list(_commands()), ids=" ".join)

@@ -36,7 +36,7 @@ def raw_of(text: str) -> bytearray:
     return bytearray(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
 
 
-def text_of(raw: bytes) -> str:
+def text_of(raw: bytes | bytearray) -> str:
     return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
 
 

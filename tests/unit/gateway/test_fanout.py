@@ -122,7 +122,7 @@ async def test_everybody_gets_the_same_bytes_object() -> None:
     newest = view(1)
     room, viewers = hub(5_000), [Plain() for _ in range(3)]
     for viewer in viewers:
-        viewer.encoded = lambda given: given.message  # type: ignore[method-assign]
+        viewer.encoded = lambda view: view.message  # type: ignore[method-assign]
         room._viewers.add(viewer)
     room.publish(newest)
     await room.sweep()

@@ -14,10 +14,10 @@ from psephos.genesis import Genesis
 from psephos.ingest.batch import LineSplitter
 from psephos.ingest.intake import Intake, LineReader, Record, decode_object
 from psephos.ingest.problems import KINDS, TYPE_BASE, Problem, busy
-from psephos.ingest.supervisor import LONGEST_DELAY_S, environment, next_delay_s
+from psephos.ingest.supervisor import LONGEST_DELAY_S, next_delay_s
 from psephos.ingest.verifier import Electorate, Verifier, Voter
 from psephos.ingest.votelog import message_timeout_s, skew_ms
-from psephos.settings import load_settings
+from psephos.settings import environment, load_settings
 
 KEY = b"k" * 32
 NOW_MS = 1_800_000_000_000
@@ -248,7 +248,7 @@ def test_a_plain_line_is_read_as_the_long_way_reads_it(
 
 
 TOKENS = [token(exp=NOW_MS // 1000 + 60), token(sub="ben", exp=NOW_MS // 1000 + 60), token(exp=1), "no.token", ""]
-MEMBERS = st.fixed_dictionaries(
+ANY_MEMBERS = st.fixed_dictionaries(
     {},
     optional={
         "subject": st.sampled_from(["ann", "ben:colon", "", "x" * 1025, 5, None, "\ud800"]) | st.text(max_size=3),
@@ -280,8 +280,8 @@ def written(members: dict[str, Any], compact: bool, twice: bool) -> bytes:
     return text.encode()
 
 
-LINES = st.lists(
-    st.builds(written, GOOD_MEMBERS | MEMBERS, st.booleans(), st.sampled_from([False, False, False, True]))
+BATCHES = st.lists(
+    st.builds(written, GOOD_MEMBERS | ANY_MEMBERS, st.booleans(), st.sampled_from([False, False, False, True]))
     | st.sampled_from(
         [b"{", b"[]", b'{"subject":"\xff","choices":["ada"]}', b'{"subject":"ann","choices":["ada"]}\r']
     ),
@@ -291,7 +291,7 @@ READERS = [reader(), reader(weightClaim="weight"), reader(segmentClaim="country"
 
 
 @settings(max_examples=200)
-@given(LINES, st.sampled_from(READERS), st.integers(NOW_MS, NOW_MS + 10))
+@given(BATCHES, st.sampled_from(READERS), st.integers(NOW_MS, NOW_MS + 10))
 def test_lines_that_are_read_together_become_what_each_one_becomes(
     lines: list[bytes], one: LineReader, received_at: int
 ) -> None:

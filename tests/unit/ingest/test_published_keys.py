@@ -90,7 +90,7 @@ def test_the_session_pins_the_algorithms_whatever_is_published() -> None:
     public = json.dumps(jwk("ES256", "a")).encode()
     confused = raw_token(b'{"alg":"HS256","kid":"a"}', json.dumps(GOOD).encode(), public)
     assert "algorithm" in refusal(confused, one).detail
-    unsigned = jwt.encode(GOOD, None, "none", headers={"kid": "a"})
+    unsigned = jwt.encode(GOOD, "", "none", headers={"kid": "a"})
     assert "algorithm" in refusal(unsigned, one).detail
 
 

@@ -22,7 +22,7 @@ from psephos.session import Session, parse_session
 NOW = 1_800_000_000
 SECRET = b"s" * 32
 GOOD = {"sub": "ann", "iss": "https://id.example", "aud": "final", "exp": NOW + 60}
-WEIGHTED = {"weightClaim": "weight", "segmentClaim": "country"}
+WEIGHTED: dict[str, Any] = {"weightClaim": "weight", "segmentClaim": "country"}
 
 
 def session(segments: tuple[str, ...] = (), **tokens: Any) -> Session:
@@ -118,7 +118,7 @@ def test_a_token_expires_for_a_verifier_that_has_seen_it() -> None:
 
 
 def test_no_signature_is_not_a_signature() -> None:
-    unsigned = jwt.encode(GOOD, None, "none")
+    unsigned = jwt.encode(GOOD, "", "none")
     stripped = unsigned.rpartition(".")[0]
     good_signature = token().rpartition(".")[2]
     for text in (unsigned, f"{stripped}.{good_signature}", token().rpartition(".")[0] + "."):

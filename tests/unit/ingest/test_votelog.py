@@ -174,7 +174,7 @@ def test_reports_find_their_records_in_whatever_order_they_come_and_refused_ones
         votelog = VoteLog(SETTINGS, open_gate(), GRACE_MS / 1000)
         producer = FullProducer(room)
         votelog._producer = producer  # type: ignore[assignment]
-        records = Records(*map(list, zip(*contents, strict=True)))  # type: ignore[arg-type]
+        records = Records(*map(list, zip(*contents, strict=True)))
         sent = votelog.send(records, now_ms(), trace)
         assert len(sent.refused) == max(0, len(contents) - room)
         failed = data.draw(st.sets(st.integers(0, 11)))

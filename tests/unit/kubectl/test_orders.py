@@ -1,5 +1,6 @@
 """Orders as changes of the object: which are possible when, and what they are in the operator's words."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -33,11 +34,12 @@ def test_plugin_and_operator_mean_the_same_by_the_same_words() -> None:
 
 @pytest.mark.parametrize("phase", ["Closing", "Recounting", "Final", "Disputed", "Void"])
 def test_from_closing_on_there_is_no_pause_no_close_and_no_later_end(phase: str) -> None:
-    for order in (
+    refused: tuple[Callable[[dict[str, Any]], object], ...] = (
         lambda found: orders.pause(found, ""),
         lambda found: orders.close(found, ""),
         lambda found: orders.extend(found, orders.later(found, "1h")),
-    ):
+    )
+    for order in refused:
         with pytest.raises(Refused, match=f"lunch is {phase}"):
             order(session(phase))
 

@@ -58,7 +58,7 @@ def test_a_roll_and_published_keys(golden: Golden) -> None:
     golden("workloads-roll", workloads.workloads(plan(session(voters=voters)), ACCESS))
 
 
-STORED = {
+STORED: dict[str, Any] = {
     "voters": {
         "eligibility": "roll",
         "roll": {"url": "s3://town/roll.txt"},

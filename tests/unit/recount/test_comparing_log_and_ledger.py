@@ -1,6 +1,7 @@
 """The comparison finds each tampering at its own offset, and nothing where nothing is wrong."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -60,7 +61,9 @@ def compared(
     return compare(RecordRules.of(session, 1), where, log, blocks, end or len(log), closed=closed)
 
 
-def told(records: Sequence[Record], blocks: Sequence[Stored], session: Session = FIRST) -> list[tuple[str, int]]:
+def told(
+    records: Sequence[Record], blocks: Sequence[Stored], session: Session = FIRST
+) -> list[tuple[str, int | None]]:
     return [(d.kind, d.offset) for d in compared(records, blocks, session).verdict.differences]
 
 
@@ -203,7 +206,7 @@ def test_an_unreadable_block_is_one_difference_and_the_walk_goes_on_behind_it() 
     [{"session": "another"}, {"partition": 1}, {"base": 1}, {"end": 2}, {"end": 99_999}, {"end": 9}],
     ids=["session", "partition", "base", "empty", "too long", "beyond the log"],
 )
-def test_a_block_that_makes_no_sense_is_malformed(change: dict[str, object]) -> None:
+def test_a_block_that_makes_no_sense_is_malformed(change: dict[str, Any]) -> None:
     records = [vote(number) for number in range(4)] + [MARKER]
     blocks = chain(records, [2])
     blocks[1] = blocks[1]._replace(**change)

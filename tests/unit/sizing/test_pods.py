@@ -5,10 +5,10 @@ from hypothesis import strategies as st
 
 from psephos.session import Capacity, partitions_for
 from psephos.sizing import figures
-from psephos.sizing.pods import MAX_PODS, VOTES_PER_INGEST, VOTES_PER_TALLY, sizes
+from psephos.sizing.pods import MAX_PODS, VOTES_PER_INGEST, VOTES_PER_TALLY, Sizes, sizes
 
 
-def of(votes: int, viewers: int, parallelism: int = 4):  # type: ignore[no-untyped-def]
+def of(votes: int, viewers: int, parallelism: int = 4) -> Sizes:
     capacity = Capacity.model_validate({"votesPerSecond": votes, "viewers": viewers})
     return sizes(capacity, partitions_for(capacity), parallelism)
 
