@@ -30,9 +30,9 @@ demo: stack ## a real election on your machine, from the first vote to the recou
 test: setup ## all tests, on real servers
 	$(RUN) pytest -n 3 --dist loadfile --durations 20
 
-.PHONY: test-again
-test-again: setup ## only what failed last time, one after the other
-	$(RUN) pytest --last-failed --last-failed-no-failures none
+.PHONY: test-fast
+test-fast: stack ## unit tests and one whole election, in a minute and a half; no API server
+	$(RUN) pytest -n 3 --dist loadscope --no-loadscope-reorder tests/unit tests/integration/elections/test_burlington.py
 
 .PHONY: cluster
 cluster: ## a Kubernetes cluster of two nodes on this machine, without Docker too
@@ -46,11 +46,6 @@ cluster-down: ## end that cluster
 e2e: setup ## the product in a real cluster: an election from apply to Final, and what may die meanwhile
 	$(RUN) python -m e2e.deploy
 	$(RUN) pytest e2e --durations 10 $(if $(K),-k "$(K)")
-
-.PHONY: e2e-again
-e2e-again: setup # only what failed last time; all of it where none got so far
-	$(RUN) python -m e2e.deploy
-	$(RUN) pytest e2e --last-failed
 
 .PHONY: demo-cluster
 demo-cluster: stack ## the same for you: addresses to open, sessions to watch; make cluster-down ends it

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from playwright.sync_api import Browser
+from tests import guards
 from tests.integration.browsing import chromium
 
 from e2e import sessions
@@ -19,6 +20,10 @@ from e2e.report import Report
 
 _OURS = "psephos.dev/e2e"
 _report = Report(ROOT / "build" / "e2e" / "report.md")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    guards.forbid_skips(config)
 
 
 @pytest.hookimpl(trylast=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from hypothesis import settings
-from tests import scheduling, servers
+from tests import guards, scheduling, servers
 from tests.faults import report
 
 LAST_LINES = 80  # of the log of a role
@@ -32,6 +32,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "long: a shorter test proves the same: only with --all-faults")
+    guards.install(config)
+    config.pluginmanager.register(scheduling)
     if config.getoption("dist", "no") == "loadfile":
         config.pluginmanager.register(servers.ForAll())
 
@@ -43,12 +45,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         long = [item for item in items if item.get_closest_marker("long")]
         config.hook.pytest_deselected(items=long)
         items[:] = [item for item in items if item not in long]
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> scheduling.ByServers | None:
-    """Only where tests are handed out by file: `make faults` spreads its own differently."""
-    return scheduling.make(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 @pytest.hookimpl(wrapper=True)

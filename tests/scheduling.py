@@ -22,7 +22,10 @@ class ByServers(LoadScopeScheduling):  # type: ignore[misc]
         return next((folder for folder in TOGETHER if path.startswith(folder)), path)
 
 
-def make(config: pytest.Config, log: object) -> ByServers:
-    """The scheduler of a run by `--dist loadfile`."""
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> ByServers | None:
+    """Only where tests are handed out by file: `make faults` spreads its own differently."""
+    if config.getoption("dist") != "loadfile":
+        return None
     config.option.loadscopereorder = False
     return ByServers(config, log)

@@ -10,6 +10,7 @@ import pytest
 from tests.apiserver.api import Manifest, Refused
 from tests.apiserver.cluster import Cluster, foreign_crds
 from tests.apiserver.kubelet import all_available, is_available, set_complete, set_failed
+from tests.guards.leftovers import BOUND
 from tests.waiting import wait_until
 
 POD = {"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [{"name": "web", "image": "web:1"}]}}
@@ -133,7 +134,7 @@ with Cluster(Path(sys.argv[1])) as running:
 
 def test_nothing_is_left_when_the_tests_are_killed(tmp_path: Path) -> None:
     parent = subprocess.Popen(
-        [sys.executable, "-c", KILLED_PARENT, str(tmp_path)], stdout=subprocess.PIPE, text=True
+        [*BOUND, sys.executable, "-c", KILLED_PARENT, str(tmp_path)], stdout=subprocess.PIPE, text=True
     )
     assert parent.stdout is not None
     children = [int(pid) for pid in parent.stdout.readline().split()]

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tests.guards.leftovers import BOUND
 from tests.waiting import READY_S, wait_until
 
 from psephos.settings import Settings, load_settings
@@ -54,7 +55,7 @@ class Command:
         self.said = folder.parent / f"{folder.name}.stderr"
         with self.said.open("wb") as said:
             self.process = subprocess.Popen(
-                [*PSEPHOS, "dev", *map(str, arguments), "--data-dir", str(folder)],
+                [*BOUND, *PSEPHOS, "dev", *map(str, arguments), "--data-dir", str(folder)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=said,

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from tests.guards.leftovers import BOUND
 from tests.integration.elections.playing import PSEPHOS
 from tests.prepared import Prepared
 from tests.waiting import READY_S, wait_until
@@ -43,7 +44,7 @@ def test_a_session_is_served_through_the_death_of_a_role_to_its_final_result_and
         "PSEPHOS_INGEST_PORT": str(free_port()),
         "PSEPHOS_GATEWAY_PORT": str(gateway),
     }
-    log, command = tmp_path / "serve.log", [*PSEPHOS, "serve", "--workers", "2", "--conduct"]
+    log, command = tmp_path / "serve.log", [*BOUND, *PSEPHOS, "serve", "--workers", "2", "--conduct"]
     with log.open("wb") as errors:
         serving = subprocess.Popen(command, env=environment, stderr=errors)
     try:

@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.guards.leftovers import BOUND
 from tests.integration.elections.playing import PSEPHOS, example, psephos
 from tests.prepared import Prepared
 
@@ -42,7 +43,7 @@ def test_roles_without_kafka_say_so_in_one_line_and_end(
         "PSEPHOS_LOG_LEVEL": "error",
     }
     running = {
-        role: subprocess.Popen([*PSEPHOS, role], env=environment, stderr=subprocess.PIPE, text=True)
+        role: subprocess.Popen([*BOUND, *PSEPHOS, role], env=environment, stderr=subprocess.PIPE, text=True)
         for role in ROLES
     }
     for role, process in running.items():

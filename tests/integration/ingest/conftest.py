@@ -18,6 +18,7 @@ import aiohttp
 import pytest
 import yaml
 from confluent_kafka import Message
+from tests.guards.leftovers import BOUND
 from tests.waiting import wait_until
 
 from psephos.codec.control import Control, Phase
@@ -136,7 +137,7 @@ class Ingest:
         changes = {name: str(value) for name, value in variables.items()}
         with self.log.open("ab") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "psephos.ingest"],
+                [*BOUND, sys.executable, "-m", "psephos.ingest"],
                 env={**os.environ, **poll.environ, **own, **changes},
                 stderr=output,
             )

@@ -15,6 +15,7 @@ import jwt
 import pytest
 from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric import ec
+from tests.guards.leftovers import BOUND
 from tests.integration.ingest.conftest import Client, Ingest, Poll, eventually
 from tests.integration.ingest.test_a_vote import problem
 from tests.unit.ingest.test_published_keys import jwk, published
@@ -299,7 +300,9 @@ def counted(poll: Poll, records: int) -> dict[str, int]:
     port = {"PSEPHOS_ADMIN_PORT": str(free_port()), "PSEPHOS_DATA_DIR": str(poll.folder / "data")}
     with (poll.folder / "tally.log").open("ab") as output:
         tally = subprocess.Popen(
-            [sys.executable, "-m", "psephos.tally"], env={**os.environ, **poll.environ, **port}, stderr=output
+            [*BOUND, sys.executable, "-m", "psephos.tally"],
+            env={**os.environ, **poll.environ, **port},
+            stderr=output,
         )
     try:
 

@@ -21,6 +21,7 @@ import msgspec
 import pytest
 import yaml
 from confluent_kafka import Producer
+from tests.guards.leftovers import BOUND
 from tests.waiting import READY_S, wait_until
 
 from psephos.codec.blocks import (
@@ -89,7 +90,7 @@ class Role:
         self._output = self.log.open("ab")
         own = {"admin_port": self.admin_port, "gateway_port": self.port, **variables}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", f"psephos.{role}"],
+            [*BOUND, sys.executable, "-m", f"psephos.{role}"],
             env={
                 **os.environ,
                 **readside.environ,

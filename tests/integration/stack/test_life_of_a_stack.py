@@ -14,6 +14,7 @@ import redis
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
+from tests.guards.leftovers import BOUND
 from tests.waiting import wait_until
 
 from psephos.dev.ports import listeners
@@ -37,7 +38,10 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backends]:
 def holder(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """Another process that holds a stack, in a process group of its own, as a terminal would start it."""
     started = subprocess.Popen(
-        [sys.executable, str(HOLD), str(tmp_path / "stack")], stdout=subprocess.PIPE, text=True, process_group=0
+        [*BOUND, sys.executable, str(HOLD), str(tmp_path / "stack")],
+        stdout=subprocess.PIPE,
+        text=True,
+        process_group=0,
     )
     yield started
     started.kill()

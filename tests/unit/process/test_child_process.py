@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from tests.guards.leftovers import BOUND
 from tests.waiting import PATIENCE_S, wait_until
 
 from psephos.process import (
@@ -45,7 +46,7 @@ def python_child(tmp_path: Path) -> Iterator[MakeChild]:
 def parent(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """A process with two children that are up, in a process group of its own, as a terminal would start it."""
     started = subprocess.Popen(
-        [sys.executable, str(PARENT), str(tmp_path)], stdout=subprocess.PIPE, text=True, process_group=0
+        [*BOUND, sys.executable, str(PARENT), str(tmp_path)], stdout=subprocess.PIPE, text=True, process_group=0
     )
     yield started
     started.kill()
