@@ -61,7 +61,7 @@ long: setup ## every test that `make test` leaves out because it takes long
 
 .PHONY: faults
 faults: stack ## every fault on real servers, ten thousand histories of the model, and its mutants
-	$(RUN) pytest tests/faults tests/model -n 3 --dist worksteal --all-faults --histories 10000 $(if $(SEED),--seed $(SEED))
+	$(RUN) pytest tests/faults tests/model tests/integration/operator/test_kafka_restarts.py -n 3 --dist worksteal --all-faults --histories 10000 $(if $(SEED),--seed $(SEED))
 
 SIZE := quick
 

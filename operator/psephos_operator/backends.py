@@ -13,8 +13,6 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 import msgspec
 import redis
-from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient
 
 from psephos.codec.blocks import Block, State, decode_block
 from psephos.codec.control import Control, Phase
@@ -24,14 +22,13 @@ from psephos.ledger import Ledger, LedgerMissing, StoredBlock
 from psephos.ledger.ledger import dynamodb_client
 from psephos.lifecycle import Closing, closing_of
 from psephos.lifecycle.closing import sealed_ends
-from psephos.log import LogAdmin, client_config, read_control, tally_group, votes_topic
+from psephos.log import LogAdmin, LogUnavailable, read_control
 from psephos.objectstore import ObjectStore, exports_address
 from psephos.projection import frame_name, heartbeat_name, tls
 from psephos.results import Document, decode_document
 from psephos.settings import Settings
 from psephos_operator.settings import OperatorSettings
 
-TIMEOUT_S = 10.0
 _REDIS_S = 2.0
 PASSWORD_BYTES = 24
 UNREADABLE = 2**63
@@ -131,27 +128,11 @@ class Backends:
         )
 
     def owned(self, uid: str) -> int | None:
-        """How many partitions the members of the tally's group have between them; None: Kafka did not say.
-
-        NB: by a client that lives no longer than the question. Of a broker that has restarted librdkafka 2.x keeps
-        the old connection in mind as the group's coordinator: each further question by the same client times out,
-        and at the next restart it ends the process (issues 5511 and 4605 there).
-        """
-        group = tally_group(uid)
-        admin = AdminClient(client_config(self.role_settings(uid)))
+        """How many partitions tally workers have; None: Kafka did not say. See `LogAdmin.count_owned`."""
         try:
-            asked = admin.describe_consumer_groups([group], request_timeout=TIMEOUT_S)
-            answer = asked[group].result(timeout=TIMEOUT_S)
-        except (KafkaException, TimeoutError):
+            return LogAdmin(self.role_settings(uid)).count_owned()
+        except LogUnavailable:
             return None
-        topic = votes_topic(uid)
-        owned = {
-            part.partition
-            for member in answer.members
-            for part in (member.assignment.topic_partitions if member.assignment else ())
-            if part.topic == topic
-        }
-        return len(owned)
 
     def has_topics(self, uid: str) -> bool:
         """Whether the votes topic is there, which somebody else makes."""

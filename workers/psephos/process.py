@@ -230,6 +230,20 @@ class ChildProcess(Child):
                 os.killpg(self._popen.pid, number)
 
 
+def start_piped(name: str, command: Sequence[str]) -> subprocess.Popen[bytes]:
+    """A program that is spoken to by unbuffered pipes on its three standard streams. It ends with this process.
+
+    Raises:
+        CommandMissingError: `setpriv` is not on the PATH.
+        ProcessError: it can't be started.
+    """
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    try:
+        return _spawner.popen(_bound_to_this_process(command), bufsize=0, process_group=0, **pipes)
+    except OSError as error:
+        raise ProcessError(f"{name} can't start: {error}") from error
+
+
 def stop_in_order(children: Sequence[Child]) -> None:
     """Stop one after the other, in the given order; each has its own grace."""
     for child in children:

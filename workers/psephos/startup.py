@@ -46,10 +46,11 @@ def start(
     Raises SettingsError, GenesisMismatch, LogUnavailable (no broker), or LedgerUnavailable.
     """
     session = load_session(settings)
-    LogAdmin(settings).require_brokers()
+    admin = LogAdmin(settings, isolated=False)  # once, when nothing would be lost
+    admin.require_brokers()
     ledger = Ledger.of(settings)
     genesis = _await_genesis(ledger, session, waiting, stopped)
-    described = LogAdmin(settings).describe_votes()
+    described = admin.describe_votes()
     topic_id, partitions = described or ("(none: the votes topic is gone)", 0)
     require_match(
         genesis,

@@ -2,59 +2,85 @@
 
 import time
 from collections.abc import Iterator
-from concurrent.futures import Future
-from functools import partial
-from typing import Any, TypeVar
+from functools import cached_property, partial
+from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicCollection, TopicPartition
-from confluent_kafka.admin import (
-    AdminClient,
-    AlterConfigOpType,
-    ConfigEntry,
-    ConfigResource,
-    NewTopic,
-    OffsetSpec,
-    ResourceType,
+from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from psephos.log import admin_process
+from psephos.log.admin_child import (
+    Config,
+    CountOwned,
+    CreateTopics,
+    DeleteTopics,
+    DescribeTopic,
+    Request,
+    RequestFailed,
+    SetTopicConfig,
+    Topic,
+    perform,
 )
-
 from psephos.log.client import (
     LogUnavailable,
     client_config,
+    connection_config,
     consumer_config,
     control_topic,
     tallies_topic,
+    tally_group,
     votes_topic,
 )
 from psephos.log.topics import session_topics
 from psephos.settings import Settings
 
 TIMEOUT_S = 20.0
+_OWNED_S = 10.0  # a coordinator that takes longer says nothing
 _SOCKET_MS = 10_000  # a broker that stands still is asked no more after that; the client would wait a minute
 _LEADERS_MOVE_S = 15.0  # about what a broker on a busy machine takes to hear what it leads
+_LEADER_S = 5.0  # a leader that takes longer is looked for anew
 _AGAIN_S = 0.2
-_T = TypeVar("_T")
 
 
 class LogAdmin:
-    """One session's topics. Methods raise LogUnavailable where no broker answers in time."""
+    """One session's topics. Methods raise LogUnavailable where no broker answers in time.
 
-    def __init__(self, settings: Settings) -> None:
+    Admin requests are made by a child process, since librdkafka may abort the one that makes them (see
+    `psephos.log.admin_child`). `isolated=False`: by this process, for who does nothing else yet, or asks so often
+    that it can't wait for another process; only requests that have stood the test of restarting brokers may be.
+    What is asked of leaders is no admin request.
+    """
+
+    def __init__(self, settings: Settings, *, isolated: bool = True) -> None:
         self._settings = settings
         self._uid = settings.session_uid
+        self._isolated = isolated
         self._refused: list[str] = []
-        config: dict[str, Any] = {
-            **client_config(settings),
-            "socket.timeout.ms": _SOCKET_MS,
-            "error_cb": partial(_hear, self._refused),  # NB: not a method: a cycle would keep the client's threads
-        }
-        self._admin = AdminClient(config)
+        self._looked = False
+        self._limits: Config = {"socket.timeout.ms": _SOCKET_MS}
+
+    @cached_property
+    def _admin(self) -> AdminClient:
+        return AdminClient({**client_config(self._settings), **self._limits, **self._errors})
+
+    @cached_property
+    def _reader(self) -> Consumer:
+        """It joins no group and commits nothing. An end is what the leader has, not what is committed."""
+        uncommitted = {"isolation.level": "read_uncommitted"}
+        return Consumer({**consumer_config(self._settings), **uncommitted, **self._limits, **self._errors})
+
+    @property
+    def _errors(self) -> dict[str, Any]:
+        """NB: not a method of this object: a cycle would keep the client's threads."""
+        return {"error_cb": partial(_hear, self._refused)}
 
     def require_brokers(self, timeout_s: float = 10.0) -> None:
         """Raises LogUnavailable, in one readable line, if no broker answers."""
+        client = self._reader if self._isolated else self._admin
         try:
-            self._admin.list_topics(timeout=timeout_s)
+            client.list_topics(timeout=timeout_s)
         except KafkaException as error:
-            self._admin.poll(0)
+            client.poll(0)
             why = self._refused[-1] if self._refused else _reason(error)
             raise LogUnavailable(
                 f"no Kafka broker answers at {self._settings.kafka_bootstrap} ({why}); "
@@ -63,35 +89,46 @@ class LogAdmin:
 
     def create_topics(self, partitions: int) -> None:
         """Makes the session's three topics where they are not there."""
-        wanted = [
-            NewTopic(topic.name, topic.partitions, topic.replication, config=dict(topic.config))
+        topics = [
+            Topic(topic.name, topic.partitions, topic.replication, dict(topic.config))
             for topic in session_topics(self._uid, partitions, self._settings.kafka_replication)
         ]
-        for future in self._admin.create_topics(wanted, operation_timeout=TIMEOUT_S).values():
-            _wait(future, ignore=KafkaError.TOPIC_ALREADY_EXISTS)
+        self._ask(CreateTopics(TIMEOUT_S, topics))
 
     def describe_votes(self, timeout_s: float = TIMEOUT_S) -> tuple[str, int] | None:
         """(topic id, partition count) of the votes topic, None if it is not there."""
-        topic = votes_topic(self._uid)
-        answers = self._admin.describe_topics(TopicCollection([topic]), request_timeout=timeout_s)
         try:
-            described = answers[topic].result(timeout=timeout_s + 5)
-        except KafkaException as error:
-            if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+            topic_id, partitions = self._perform(DescribeTopic(timeout_s, votes_topic(self._uid)))
+        except RequestFailed as error:
+            if error.code == KafkaError.UNKNOWN_TOPIC_OR_PART:
                 return None
             self.require_brokers(timeout_s)  # NB: librdkafka asks a controller that died until it looks anew
-            raise LogUnavailable(_reason(error)) from None
-        return str(described.topic_id), len(described.partitions)
+            raise LogUnavailable(str(error)) from None
+        return topic_id, partitions
+
+    def count_owned(self) -> int:
+        """How many votes partitions the tally workers have between them.
+
+        A worker that was killed or cut off counts for 10 s more: until the coordinator has not heard of it for its
+        session time-out (`psephos.tally.worker.SESSION_TIMEOUT_MS`). None is while they are shared out anew.
+
+        NB: in a child process whatever `isolated` says: of all requests, this is the one that was seen to abort.
+        """
+        request = CountOwned(_OWNED_S, tally_group(self._uid), votes_topic(self._uid))
+        try:
+            return int(admin_process.shared.ask(self._connection(), request))
+        except RequestFailed as error:
+            raise LogUnavailable(str(error)) from None
 
     def end_offsets(self, partitions: int) -> list[int]:
         """The end offset of each votes partition (the next one to be written), from the leaders."""
-        return self._offsets(partitions, OffsetSpec.latest())  # type: ignore[no-untyped-call]
+        return self._offsets(partitions, OFFSET_END)
 
     def start_offsets(self, partitions: int) -> list[int]:
         """The first offset that each votes partition still holds: 0, or the log has lost records."""
-        return self._offsets(partitions, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
+        return self._offsets(partitions, OFFSET_BEGINNING)
 
-    def _offsets(self, partitions: int, which: OffsetSpec) -> list[int]:
+    def _offsets(self, partitions: int, which: int) -> list[int]:
         """Asks again while leaders move: once at least, and for some seconds where the answer comes at once.
 
         NB: librdkafka asks leaders that moved by their old epoch until it looks anew, and a broker that has just
@@ -104,17 +141,26 @@ class LogAdmin:
             except LogUnavailable:
                 if asked and time.monotonic() > deadline:
                     raise
-            asked = True
+            asked, self._looked = True, False
             self.require_brokers()
             time.sleep(_AGAIN_S)
 
-    def _ask_leaders(self, partitions: int, which: OffsetSpec) -> list[int]:
+    def _ask_leaders(self, partitions: int, which: int) -> list[int]:
+        """NB: the protocol asks for a first or last offset as for that of a time, by a time below 0."""
         topic = votes_topic(self._uid)
-        ask = {TopicPartition(topic, index): which for index in range(partitions)}
-        answers = self._admin.list_offsets(ask, request_timeout=TIMEOUT_S)
-        return [
-            int(_wait(future).offset) for _, future in sorted(answers.items(), key=lambda pair: pair[0].partition)
-        ]
+        asked = [TopicPartition(topic, index, which) for index in range(partitions)]
+        try:
+            if not self._looked:  # else librdkafka looks for the leaders a second later
+                self._reader.list_topics(topic, timeout=_LEADER_S)
+                self._looked = True
+            told = self._reader.offsets_for_times(asked, timeout=_LEADER_S)
+        except KafkaException as error:
+            raise LogUnavailable(_reason(error)) from None
+        for part in told:
+            if part.error is not None or part.offset < 0:
+                why = part.error.str() if part.error is not None else "its leader says nothing"
+                raise LogUnavailable(f"{topic}[{part.partition}]: {why}")
+        return [part.offset for part in sorted(told, key=lambda part: part.partition)]
 
     def seal_votes(self) -> None:
         """From now on every producer of the votes topic is refused: no record fits into 0 bytes."""
@@ -127,14 +173,25 @@ class LogAdmin:
     def delete_topics(self) -> None:
         """Deletes the session's topics; those that are gone already do not matter."""
         names = [votes_topic(self._uid), tallies_topic(self._uid), control_topic(self._uid)]
-        for future in self._admin.delete_topics(names, operation_timeout=TIMEOUT_S).values():
-            _wait(future, ignore=KafkaError.UNKNOWN_TOPIC_OR_PART)
+        self._ask(DeleteTopics(TIMEOUT_S, names))
 
     def _set_votes_config(self, name: str, value: str) -> None:
-        entry = ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
-        resource = ConfigResource(ResourceType.TOPIC, votes_topic(self._uid), incremental_configs=[entry])
-        for future in self._admin.incremental_alter_configs([resource]).values():
-            _wait(future)
+        self._ask(SetTopicConfig(TIMEOUT_S, votes_topic(self._uid), name, value))
+
+    def _ask(self, request: Request) -> None:
+        try:
+            self._perform(request)
+        except RequestFailed as error:
+            raise LogUnavailable(str(error)) from None
+
+    def _perform(self, request: Request) -> Any:
+        """Raises RequestFailed; LogUnavailable where the child ends."""
+        if self._isolated:
+            return admin_process.shared.ask(self._connection(), request)
+        return perform(self._admin, request)
+
+    def _connection(self) -> Config:
+        return {**connection_config(self._settings), **self._limits}
 
 
 def read_records(
@@ -193,15 +250,6 @@ def _offset(message: Any) -> int:
     offset = message.offset()
     assert offset is not None
     return int(offset)
-
-
-def _wait(future: "Future[_T]", ignore: int | None = None, timeout_s: float = TIMEOUT_S + 5) -> Any:
-    try:
-        return future.result(timeout=timeout_s)
-    except KafkaException as error:
-        if ignore is not None and error.args[0].code() == ignore:
-            return None
-        raise LogUnavailable(_reason(error)) from None
 
 
 def _hear(refused: list[str], error: KafkaError) -> None:

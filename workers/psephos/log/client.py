@@ -43,16 +43,20 @@ EAGER: Final = {"fetch.queue.backoff.ms": 10}
 """Of consumers: librdkafka's own second of rest, whenever it holds enough, is longer than what it holds lasts."""
 
 
-def client_config(settings: Settings) -> dict[str, Any]:
-    """librdkafka properties common to producers, consumers and admins. Raises SettingsError."""
+def connection_config(settings: Settings) -> dict[str, str | int | bool]:
+    """librdkafka properties common to all clients, those in other processes too. Raises SettingsError."""
     return {
         "bootstrap.servers": settings.kafka_bootstrap,
         "socket.keepalive.enable": True,
         "reconnect.backoff.ms": 100,
         "reconnect.backoff.max.ms": 2_000,
-        "logger": _quiet,
         **_properties(settings),
     }
+
+
+def client_config(settings: Settings) -> dict[str, Any]:
+    """The same for a client in this process. Raises SettingsError."""
+    return {**connection_config(settings), "logger": _quiet}
 
 
 def consumer_config(settings: Settings) -> dict[str, Any]:

@@ -66,7 +66,7 @@ class Worker:
         self._recoveries: dict[int, Iterator[None]] = {}
         self._retry_at: dict[int, float] = {}
         self._store_failures: Counter[int] = Counter()  # since the last commit, by partition
-        self._log = LogAdmin(context.settings)
+        self._log = LogAdmin(context.settings, isolated=False)  # asked once a round
         self._confirm_at = 0.0
         self._metadata: Any = None
         self._publish_at = 0.0
