@@ -34,12 +34,12 @@ def test_owners_are_known_again_each_time_kafka_comes_back(tmp_path: Path) -> No
             worker.poll(0.1)
             return hands.owned(uid) == PARTITIONS
 
-        wait_until(owned, "the worker owns all")
+        wait_until(owned, "the worker owns all", 30)
         for restart in range(RESTARTS):
             servers.kafka.kill()
             assert restart or hands.owned(uid) is None, "nobody says who owns what while Kafka is away"
             servers.kafka.start()
             servers.kafka.wait_ready()
-            wait_until(owned, "the worker owns all again")
+            wait_until(owned, "the worker owns all again", 30)
             assert hands.owned(uid) == PARTITIONS
         worker.close()
