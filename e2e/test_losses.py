@@ -28,6 +28,7 @@ from e2e.sessions import LARGE, Session, in_seconds, patiently, session
 
 RATE = 40.0
 BEFORE = 40  # votes that are acknowledged before something dies
+WHOLE_S = 400.0  # a limit that only ends a hang: a node that was gone takes minutes on a busy machine
 PARTITIONS = LARGE["partitions"]
 OPERATORS = "app.kubernetes.io/component=operator"
 TARGETS = f"http://127.0.0.1:{PROMETHEUS_PORT}/api/v1/targets?state=active"
@@ -153,7 +154,7 @@ def operators_killed(_storm: Storm) -> Callable[[], bool]:
 def node_two_stopped(_storm: Storm) -> Callable[[], bool]:
     """Gone long enough that the cluster notices, then back."""
     script("cluster/node", "stop", NODE_TWO)
-    patiently(lambda: not node_ready(NODE_TWO), "the cluster misses node two", 120)
+    patiently(lambda: not node_ready(NODE_TWO), "the cluster misses node two", WHOLE_S)
     script("cluster/node", "start", NODE_TWO)
     return lambda: node_ready(NODE_TWO)
 
@@ -181,18 +182,18 @@ ROWS: dict[str, Break] = {
 
 
 @pytest.mark.parametrize("what", ROWS)
-@pytest.mark.timeout(420)
+@pytest.mark.timeout(1_800)  # more than all limits within it together
 def test_no_vote_is_lost_or_counted_twice(what: str, storm: Storm, report: Report) -> None:
     with storm.traffic(what) as traffic:
-        wait_until(lambda: traffic.acknowledged >= BEFORE, "votes are acknowledged", 60)
+        wait_until(lambda: traffic.acknowledged >= BEFORE, "votes are acknowledged")
         broken_at = time.monotonic()
         whole = ROWS[what](storm)
-        patiently(lambda: whole() and everything_ready(storm.session), f"{what}: whole again", 240)
+        patiently(lambda: whole() and everything_ready(storm.session), f"{what}: whole again", WHOLE_S)
         so_far = storm.acknowledged + traffic.acknowledged
-        patiently(lambda: storm.counted() >= so_far, f"{what}: results are current again", 120)
+        patiently(lambda: storm.counted() >= so_far, f"{what}: results are current again", WHOLE_S)
         whole_s = time.monotonic() - broken_at
         again = traffic.acknowledged
-        wait_until(lambda: traffic.acknowledged >= again + BEFORE, "votes go on", 60)
+        wait_until(lambda: traffic.acknowledged >= again + BEFORE, "votes go on")
     silent_s = traffic.longest_gap(broken_at)
     storm.acknowledged += traffic.acknowledged
     judge(storm, report, what, traffic, silent_s, whole_s)
@@ -201,7 +202,7 @@ def test_no_vote_is_lost_or_counted_twice(what: str, storm: Storm, report: Repor
 def judge(storm: Storm, report: Report, what: str, traffic: Traffic, silent_s: float, whole_s: float) -> None:
     """Once all is counted: what of this row's votes is lost, who counts twice."""
     uid = storm.session.uid
-    patiently(lambda: not storm.reader.uncounted(uid, PARTITIONS), "the log is counted to its end", 120)
+    patiently(lambda: not storm.reader.uncounted(uid, PARTITIONS), "the log is counted to its end", WHOLE_S)
     found = storm.reader.audit(uid, PARTITIONS, storm.journals[-1])
     row = Row(what, traffic.acknowledged, silent_s, whole_s, len(found.lost), len(found.double))
     report.add(row)
@@ -228,7 +229,7 @@ def test_a_namespace_that_is_deleted_takes_its_session_and_nothing_else(
     with storm.traffic("namespace deleted") as traffic:
         with Traffic(storm.authority, doomed, tea_and_coffee(0, 50), storm.folder / "doomed") as votes:
             votes.finish()
-        wait_until(lambda: traffic.acknowledged >= BEFORE, "votes are acknowledged", 60)
+        wait_until(lambda: traffic.acknowledged >= BEFORE, "votes are acknowledged")
         broken_at = time.monotonic()
         kubectl("delete", "namespace", doomed.namespace, "--timeout=120s", timeout=130)
         whole_s = time.monotonic() - broken_at
@@ -279,7 +280,7 @@ def test_an_operator_killed_around_the_close_changes_neither_the_end_nor_the_res
     small = session(name, namespace)
     small.wait("Open")
     with Traffic(authority, small, tea_and_coffee(0), tmp_path / "journal", rate=RATE) as traffic:
-        wait_until(lambda: traffic.acknowledged >= BEFORE, "votes are acknowledged", 60)
+        wait_until(lambda: traffic.acknowledged >= BEFORE, "votes are acknowledged")
         closes = time.time() + 8
         small.extend(in_seconds(8))
         moment(small, closes)

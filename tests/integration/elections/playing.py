@@ -116,7 +116,7 @@ class Command:
         if self.process.poll() is None:
             self.process.terminate()
         try:
-            return self.process.wait(60)
+            return self.process.wait(READY_S)
         except subprocess.TimeoutExpired:
             self.process.kill()
             raise

@@ -63,7 +63,7 @@ def open_gate(closes_at: int | None = None) -> Gate:
 
 
 async def test_one_that_was_appended_too_late_costs_no_other_its_place() -> None:
-    last = now_ms() + 1_000  # half a grace after the end
+    last = now_ms() + 60_000  # half a grace after the end, and far from now
     gate = Gate()
     control = Control(phase=Phase.OPEN, number=1, opens_at=0, closes_at=last - GRACE_MS // 2, grace_ms=GRACE_MS)
     gate.learn(control, wall_ms=now_ms(), mono=time.monotonic())
@@ -87,7 +87,7 @@ async def test_one_that_was_appended_too_late_costs_no_other_its_place() -> None
 
 
 async def test_records_that_were_sent_together_are_judged_each_by_its_own_time() -> None:
-    last = now_ms() + 1_000
+    last = now_ms() + 60_000
     gate = open_gate(closes_at=last - GRACE_MS // 2)
     votelog = VoteLog(SETTINGS, gate, GRACE_MS / 1000)
     producer = votelog._producer = FullProducer(3)  # type: ignore[assignment]

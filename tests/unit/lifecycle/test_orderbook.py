@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_S, wait_until
 
 from psephos.codec.control import Control, Phase
 from psephos.lifecycle import LifecycleError, OrderBook, Untaken, Wishes, obey
@@ -51,7 +51,7 @@ def conducted(folder: Path, control: Control = OPEN, decide: Decide = obedient) 
             yield states
         finally:
             stop.set()
-        conducting.result(30)
+        conducting.result(PATIENCE_S)
 
 
 def test_an_order_is_carried_out_and_answered(folder: Path) -> None:
@@ -111,10 +111,10 @@ def test_a_conductor_that_goes_away_is_told_at_once(folder: Path) -> None:
     book, commander = OrderBook(folder, "lunch"), OrderBook(folder, "lunch")
     with ThreadPoolExecutor(1) as pool:
         with book.held():
-            giving = pool.submit(commander.give, Wishes(paused=True), 60.0)
+            giving = pool.submit(commander.give, Wishes(paused=True), PATIENCE_S)
             wait_until(lambda: book.ordered().number == 1, "the order is there")
         with pytest.raises(Untaken, match="was stopped; the order stands"):
-            giving.result(30)
+            giving.result(PATIENCE_S)
 
 
 def test_there_is_one_conductor(folder: Path) -> None:

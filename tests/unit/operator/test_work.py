@@ -3,6 +3,8 @@
 import threading
 import time
 
+from tests.waiting import PATIENCE_S
+
 from psephos_operator.work import WorkQueue
 
 
@@ -47,13 +49,13 @@ def test_who_waits_is_woken_by_a_key_and_by_the_end() -> None:
     for worker in workers:
         worker.start()
     queue.add("a")
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE_S
     while not found and time.monotonic() < deadline:
         time.sleep(0.01)
     assert found == ["a"]
     queue.close()
     for worker in workers:
-        worker.join(30)
+        worker.join(PATIENCE_S)
     assert found == ["a", None]
 
 
@@ -82,11 +84,11 @@ def test_no_key_is_ever_worked_on_twice_at_once_and_none_is_forgotten() -> None:
     for _ in range(3):
         for key in looked:
             queue.add(key)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE_S
     while min(looked.values()) < 5 and time.monotonic() < deadline:
         time.sleep(0.01)
     queue.close()
     for worker in workers:
-        worker.join(30)
+        worker.join(PATIENCE_S)
     assert clashes == []
     assert min(looked.values()) >= 5
