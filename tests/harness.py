@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
@@ -12,6 +11,7 @@ from typing import Any
 
 import yaml
 from confluent_kafka import Producer
+from tests.roles import program
 from tests.waiting import PATIENCE_S, wait_until
 
 from psephos.codec.blocks import Block, block_hash, decode_block
@@ -23,7 +23,6 @@ from psephos.dev.servers import Backends
 from psephos.genesis import Genesis, encode_genesis, key_fingerprint, lot_commitment
 from psephos.ledger import Ledger
 from psephos.log import LogAdmin, client_config, votes_topic, write_control
-from psephos.process import ChildProcess
 from psephos.session import Session, parse_session, rules_hash
 from psephos.settings import Settings, load_settings
 
@@ -190,18 +189,14 @@ class Role:
         self.admin_port = free_port()
         self.log = running.folder / f"{role}-{ordinal}.log"
         self._log_start = self.log.stat().st_size if self.log.exists() else 0
-        self.process = ChildProcess(
-            f"{role}-{ordinal}",
-            [*wrapper, sys.executable, "-m", f"psephos.{role}"],
-            self.log,
-            env={
-                **running.environ,
-                "PSEPHOS_WORKER": ordinal,
-                "PSEPHOS_ADMIN_PORT": str(self.admin_port),
-                "PYTHONFAULTHANDLER": "1",  # `explain` asks for stacks
-                **environ,
-            },
-        )
+        env = {
+            **running.environ,
+            "PSEPHOS_WORKER": ordinal,
+            "PSEPHOS_ADMIN_PORT": str(self.admin_port),
+            "PYTHONFAULTHANDLER": "1",  # `explain` asks for stacks
+            **environ,
+        }
+        self.process = program(f"{role}-{ordinal}", f"psephos.{role}", self.log, env, wrapper=wrapper)
         self.process.start()
 
     def metrics(self) -> dict[str, float]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import sys
 import threading
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
@@ -16,6 +15,7 @@ from confluent_kafka import Consumer, Producer
 from tests.apiserver.api import Api, Manifest, Refused
 from tests.apiserver.cluster import Cluster
 from tests.apiserver.kubelet import set_complete, set_failed
+from tests.roles import program
 from tests.waiting import wait_until
 
 from psephos.codec.votes import encode_vote, partition_of, voter_key
@@ -23,7 +23,6 @@ from psephos.dev.ports import free_port
 from psephos.dev.servers import Backends
 from psephos.ledger import Ledger
 from psephos.log import client_config, tally_group, votes_topic
-from psephos.process import ChildProcess
 from psephos.settings import Settings
 from psephos_operator.settings import OperatorSettings, load_operator_settings
 
@@ -59,9 +58,7 @@ class Operator:
         self.environ = {f"PSEPHOS_OPERATOR_{name.upper()}": value for name, value in values.items()}
         self.settings: OperatorSettings = load_operator_settings(self.environ)
         self.log = folder / f"operator-{name}.log"
-        self.process = ChildProcess(
-            "operator", [sys.executable, "-m", "psephos_operator"], self.log, env=self.environ
-        )
+        self.process = program("operator", "psephos_operator", self.log, self.environ)
 
     def __enter__(self) -> Operator:
         self.process.start()
@@ -253,8 +250,7 @@ class Pod:
         arguments = [each.replace("$(JOB_INDEX)", given.get("JOB_INDEX", "")) for each in container["args"]]
         self.environ.pop("JOB_INDEX", None)
         (self.folder / "data").mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "psephos.cli", *arguments]
-        self.process = ChildProcess(name, command, self.folder / "log", env=self.environ)
+        self.process = program(name, "psephos.cli", self.folder / "log", self.environ, arguments)
 
     def __enter__(self) -> Pod:
         self.process.start()

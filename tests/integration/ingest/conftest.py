@@ -2,10 +2,6 @@
 
 import asyncio
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -18,7 +14,7 @@ import aiohttp
 import pytest
 import yaml
 from confluent_kafka import Message
-from tests.guards.leftovers import BOUND
+from tests.roles import program
 from tests.waiting import wait_until
 
 from psephos.codec.control import Control, Phase
@@ -135,12 +131,8 @@ class Ingest:
         self.url = f"http://127.0.0.1:{self.port}/v1/sessions/final/votes"
         own = {"PSEPHOS_INGEST_PORT": str(self.port), "PSEPHOS_ADMIN_PORT": str(self.admin_port)}
         changes = {name: str(value) for name, value in variables.items()}
-        with self.log.open("ab") as output:
-            self.process = subprocess.Popen(
-                [*BOUND, sys.executable, "-m", "psephos.ingest"],
-                env={**os.environ, **poll.environ, **own, **changes},
-                stderr=output,
-            )
+        self.process = program("ingest", "psephos.ingest", self.log, {**poll.environ, **own, **changes})
+        self.process.start()
 
     def reasons(self, index: int = 0) -> dict[str, str] | None:
         """Why /readyz says no; empty if it says yes, None if nobody answers."""
@@ -154,8 +146,8 @@ class Ingest:
             return None
 
     def wait_ready(self, index: int = 0) -> "Ingest":
-        wait_until(lambda: self.reasons(index) == {} or self.process.poll() is not None, "ready")
-        assert self.process.poll() is None, self.log.read_text()
+        wait_until(lambda: self.reasons(index) == {} or not self.process.running, "ready")
+        assert self.process.running, self.log.read_text()
         return self
 
     def metrics(self, index: int = 0) -> dict[str, float]:
@@ -176,15 +168,13 @@ class Ingest:
         tasks = Path(f"/proc/{self.process.pid}/task").glob("*/children")
         return [int(pid) for task in tasks for pid in task.read_text().split()]
 
-    def stop(self) -> int:
+    def stop(self) -> int | None:
+        """SIGTERM; the exit code, None if it has not ended after 40 s."""
         self.process.terminate()
         return self.process.wait(40)
 
     def end(self) -> None:
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGCONT)
-            self.process.kill()
-            self.process.wait()
+        self.process.kill()
 
 
 class Client:

@@ -2,9 +2,6 @@
 
 import asyncio
 import json
-import os
-import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -15,9 +12,9 @@ import jwt
 import pytest
 from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric import ec
-from tests.guards.leftovers import BOUND
 from tests.integration.ingest.conftest import Client, Ingest, Poll, eventually
 from tests.integration.ingest.test_a_vote import problem
+from tests.roles import program
 from tests.unit.ingest.test_published_keys import jwk, published
 from tests.waiting import wait_until
 
@@ -298,12 +295,8 @@ def counted(poll: Poll, records: int) -> dict[str, int]:
     """What a tally makes of the log, by class."""
     ledger = Ledger.of(poll.settings)
     port = {"PSEPHOS_ADMIN_PORT": str(free_port()), "PSEPHOS_DATA_DIR": str(poll.folder / "data")}
-    with (poll.folder / "tally.log").open("ab") as output:
-        tally = subprocess.Popen(
-            [*BOUND, sys.executable, "-m", "psephos.tally"],
-            env={**os.environ, **poll.environ, **port},
-            stderr=output,
-        )
+    tally = program("tally", "psephos.tally", poll.folder / "tally.log", {**poll.environ, **port})
+    tally.start()
     try:
 
         def states() -> list[Any]:
@@ -314,5 +307,4 @@ def counted(poll: Poll, records: int) -> dict[str, int]:
         totals = [sum(column) for column in zip(*(state.classes for state in states()), strict=True)]
         return {kind.name.lower(): totals[kind] for kind in RecordClass if totals[kind]}
     finally:
-        tally.terminate()
-        tally.wait(30)
+        tally.stop(30)

@@ -99,7 +99,7 @@ async def test_sigterm_ends_a_batch_behind_a_line_that_is_answered(poll: Poll, s
 
     async def lines() -> Any:
         nonlocal sent
-        while ingest.process.poll() is None:
+        while ingest.process.running:
             yield b"".join(b'{"subject": "v%d", "choices": ["ada"]}\n' % n for n in range(sent, sent + 50))
             sent += 50
             await asyncio.sleep(0.001)
@@ -211,7 +211,7 @@ async def test_a_log_that_stands_still_confirms_nothing_until_it_goes_on(
     pausable.kafka.resume()
     await eventually(lambda: client.ingest.reasons() == {}, "ready again")
     await accepted_again(client)
-    assert client.ingest.process.poll() is None
+    assert client.ingest.process.running
     metrics = client.ingest.metrics()
     accepted, given_up = (
         metrics[f'psephos_ingest_requests_total{{outcome="{outcome}"}}'] for outcome in ("accepted", "unconfirmed")
@@ -270,12 +270,12 @@ async def test_a_process_that_stood_still_promises_nothing_it_can_not_know(
     """Voting was ended early meanwhile: the resumed process must not accept by its old knowledge."""
     client = Client(paused_poll, paused_start().wait_ready(), http)
     assert slug(await client.vote(subject="before")) == "accepted"
-    client.ingest.process.send_signal(signal.SIGSTOP)
+    client.ingest.process.pause()
     votes = [asyncio.create_task(client.vote(subject=f"voter-{n}")) for n in range(10)]
     stopped = time.monotonic()
     paused_poll.control(Phase.CLOSING, closes_at=int(time.time() * 1000), grace_ms=1_000)
     await eventually(lambda: time.monotonic() > stopped + 2.5, "the marker would stand in the log")
-    client.ingest.process.send_signal(signal.SIGCONT)
+    client.ingest.process.resume()
     outcomes = Counter(slug(answer) for answer in await asyncio.gather(*votes))
     assert "accepted" not in outcomes
     assert paused_poll.records() <= 1 + outcomes["unconfirmed"]

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import signal
 from typing import Any
 
 import pytest
@@ -155,7 +154,7 @@ async def test_votes_that_are_under_way_when_it_is_to_end_are_answered(own: Clie
     for number, wire in enumerate(wires):
         wire.send(request(own.poll.token(f"last-{number}")))
         await wire.writer.drain()
-    own.ingest.process.send_signal(signal.SIGTERM)
+    own.ingest.process.terminate()
     answers = [await wire.answer() for wire in wires]
     assert {status for status, _, _ in answers} <= {202, 503}
     taken = [answer for status, _, answer in answers if status == 202]

@@ -4,10 +4,6 @@ Tests write what the tally would: blocks into the ledger, tally records into the
 """
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -21,7 +17,7 @@ import msgspec
 import pytest
 import yaml
 from confluent_kafka import Producer
-from tests.guards.leftovers import BOUND
+from tests.roles import program
 from tests.waiting import READY_S, wait_until
 
 from psephos.codec.blocks import (
@@ -87,17 +83,10 @@ class Role:
         self.name = role
         self.admin_port, self.port = free_port(), free_port()
         self.log = readside.folder / f"{role}-{self.admin_port}.log"
-        self._output = self.log.open("ab")
         own = {"admin_port": self.admin_port, "gateway_port": self.port, **variables}
-        self.process = subprocess.Popen(
-            [*BOUND, sys.executable, "-m", f"psephos.{role}"],
-            env={
-                **os.environ,
-                **readside.environ,
-                **{f"PSEPHOS_{name.upper()}": str(value) for name, value in own.items()},
-            },
-            stderr=self._output,
-        )
+        env = {**readside.environ, **{f"PSEPHOS_{name.upper()}": str(value) for name, value in own.items()}}
+        self.process = program(role, f"psephos.{role}", self.log, env)
+        self.process.start()
 
     @property
     def url(self) -> str:
@@ -111,7 +100,7 @@ class Role:
         return self
 
     def ready(self) -> bool:
-        assert self.process.poll() is None, self.log.read_text()[-2000:]
+        assert self.process.running, self.log.read_text()[-2000:]
         try:
             return fetch(f"http://127.0.0.1:{self.admin_port}/readyz").status == 200
         except OSError:
@@ -128,15 +117,12 @@ class Role:
 
     def kill(self) -> None:
         self.process.kill()
-        self.process.wait()
 
     def terminate(self) -> None:
-        self.process.send_signal(signal.SIGTERM)
+        self.process.terminate()
 
     def end(self) -> None:
-        if self.process.poll() is None:
-            self.kill()
-        self._output.close()
+        self.process.kill()
 
 
 class ReadSide:

@@ -1,18 +1,17 @@
 """Real tally workers count, a conductor closes, the recount seals: prepare to Final without a reference chain."""
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from tests.prepared import Prepared
+from tests.roles import program
 from tests.waiting import wait_until
 
 from psephos.codec.control import Phase
 from psephos.dev.ports import free_port
 from psephos.dev.servers import Backends
 from psephos.lifecycle import Conductor
-from psephos.process import ChildProcess
 from psephos.recount.job import audit, run_all
 from psephos.results import verify_result
 
@@ -24,9 +23,7 @@ def test_what_a_real_tally_counted_is_recounted_and_final(
     voters = {"tokens": {"issuer": "i", "audience": "a"}, "revote": revote}
     prepared = Prepared(backends, unique("e")[:60], tmp_path, closesAt=None, voters=voters)
     admin = {"PSEPHOS_ADMIN_PORT": str(free_port())}
-    worker = ChildProcess(
-        "tally", [sys.executable, "-m", "psephos.tally"], tmp_path / "tally.log", env={**prepared.environ, **admin}
-    )
+    worker = program("tally", "psephos.tally", tmp_path / "tally.log", {**prepared.environ, **admin})
     conductor = Conductor(prepared.settings, lambda: run_all(prepared.settings).phase)
     worker.start()
     conductor.start()

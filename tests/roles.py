@@ -1,0 +1,31 @@
+"""Roles as real processes of a test: forked from one process of each test process, which has imported them all.
+
+A role that is executed spends 0.7 s of CPU on its imports before it does anything, and tests start some hundreds.
+What `python -m psephos.<role>` and `psephos <role>` do beyond that is the same: `psephos.forkserver`.
+"""
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from psephos.forkserver import ForkedProcess, ForkServer, can_fork
+from psephos.process import Child, ChildProcess
+
+ROLES = ("ingest", "tally", "projector", "gateway", "recount")
+_AT_START_ONLY = {"PYTHONPATH"}  # what an interpreter reads when it is executed and never again
+
+_server = ForkServer([*(f"psephos.{role}.main" for role in ROLES), "psephos.cli", "psephos_operator.main"])
+
+
+def program(
+    name: str,
+    module: str,
+    log: Path,
+    env: Mapping[str, str],
+    arguments: Sequence[str] = (),
+    wrapper: Sequence[str] = (),
+) -> Child:
+    """`python -m module arguments`, not started; executed if a `wrapper` runs the command that follows it."""
+    if wrapper or not _AT_START_ONLY.isdisjoint(env) or not can_fork():
+        return ChildProcess(name, [*wrapper, sys.executable, "-m", module, *arguments], log, env=env)
+    return ForkedProcess(_server, name, module, arguments, log, env)
