@@ -196,16 +196,36 @@ def _sessions(figures: Figures) -> str:
     rows = [
         (
             f"{each['sessions']}",
-            f"{each['privateMiB']:.0f} MiB",
-            f"{each['residentMiB']:.0f} MiB",
+            *_mebibytes(each),
             f"{1000 * each['idleCores']:.0f}",
             f"{1000 * each['loadedCores']:.0f}",
         )
         for each in figures["grown"]
     ]
-    head = ("sessions", "private memory each", "resident each", "idle, thousandths of a core each", "under load")
+    head = ("sessions", *_MEMORY, "idle, thousandths of a core each", "under load")
     pictures = "![Memory](sessions-memory.svg)\n![CPU](sessions-cpu.svg)"
-    return f"{pictures}\n\n{table(head, rows)}\n\n{_where_it_ends(figures)}"
+    grown = f"{pictures}\n\n{table(head, rows)}\n\n{_where_it_ends(figures)}"
+    return f"{grown}\n\n{_first_session(figures['first'])}" if figures.get("first") else grown
+
+
+_MEMORY = ("memory each (PSS)", "private each", "resident each")
+
+
+def _mebibytes(held: Figures) -> tuple[str, ...]:
+    amounts = (held.get(f"{kind}MiB") for kind in ("proportional", "private", "resident"))
+    return tuple("not measured" if amount is None else f"{amount:.0f} MiB" for amount in amounts)
+
+
+def _first_session(first: Figures) -> str:
+    """What each of its processes holds after the votes, and what they hold together before and after."""
+    rows = [(each["name"], str(each["threads"]), *_mebibytes(each)) for each in first["loaded"]["processes"]]
+    for what, held in ((f"all, {first['idleSeconds']:.0f} s idle", first["idle"]), ("all", first["loaded"])):
+        rows.append((what, "", *_mebibytes(held)))
+    accounted = first["loaded"]["accountedMiB"]
+    kernel = "" if accounted is None else f" The kernel accounts {accounted:.0f} MiB to their group."
+    said = f"The processes of the first session after {first['votes']:,} votes. Their start took"
+    start = f"{first['startCpuSeconds']:.1f} s of CPU."
+    return f"{said} {start}{kernel}\n\n{table(('process', 'threads', *_MEMORY), rows)}"
 
 
 def _where_it_ends(figures: Figures) -> str:

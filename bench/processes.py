@@ -34,9 +34,58 @@ class Cost(NamedTuple):
 NOTHING = Cost(0.0, 0, 0)
 
 
+class Memory(NamedTuple):
+    """Bytes now, by the kernel's walk through a process's pages: for processes that share memory.
+
+    Proportional (PSS) divides a page by the number of processes that have it, so that the sum over processes is
+    what they take together. Private counts pages that were written to and that no other process has. Resident
+    counts each page in full in each process.
+    """
+
+    proportional: int
+    private: int
+    resident: int
+
+    def __add__(self, other: object) -> "Memory":
+        if not isinstance(other, Memory):
+            return NotImplemented
+        return Memory(*(one + another for one, another in zip(self, other, strict=True)))
+
+
+NO_MEMORY = Memory(0, 0, 0)
+
+
 def cost(pids: Iterable[int]) -> Cost:
     """What these processes and their descendants have cost together."""
     return sum((_cost_of(pid) for pid in tree(pids)), NOTHING)
+
+
+def memory(pids: Iterable[int]) -> Memory:
+    """What these processes and their descendants hold together."""
+    return sum((memory_of(pid) for pid in tree(pids)), NO_MEMORY)
+
+
+def memory_of(pid: int) -> Memory:
+    """Of this process alone; nothing if it has ended."""
+    with suppress(OSError):
+        lines = (_PROC / str(pid) / "smaps_rollup").read_text().splitlines()[1:]
+        found = {name: int(size) * 1024 for name, size, *_ in map(str.split, lines)}
+        return Memory(found["Pss:"], found["Private_Dirty:"], found["Rss:"])
+    return NO_MEMORY
+
+
+def name_of(pid: int) -> str:
+    """As `ps` shows it, empty for a process that has ended."""
+    with suppress(OSError):
+        return (_PROC / str(pid) / "comm").read_text().strip()
+    return ""
+
+
+def threads_of(pid: int) -> int:
+    """How many threads a process has."""
+    with suppress(OSError):
+        return len(os.listdir(_PROC / str(pid) / "task"))
+    return 0
 
 
 def tree(pids: Iterable[int]) -> list[int]:

@@ -250,12 +250,12 @@ def stop_in_order(children: Sequence[Child]) -> None:
         child.stop()
 
 
-def stop_together(children: Sequence[Child]) -> None:
+def stop_together(children: Sequence[Child], grace: float | None = None) -> None:
     """Ask all to end at once, then wait for each: as slow as the slowest one."""
     for child in children:
         child.terminate()
     for child in children:
-        child.stop()
+        child.stop(grace)
 
 
 def write_stacks_when_asked() -> None:

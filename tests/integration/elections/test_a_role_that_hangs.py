@@ -13,7 +13,7 @@ from psephos.dev.read import NoAnswer, request
 from psephos.dev.servers import Backends
 from psephos.process import STACKS
 from psephos.serve.layout import RoleProcess
-from psephos.serve.supervisor import Supervisor
+from psephos.serve.roles import supervise
 
 HANG_S = READY_S  # so long that nothing that is only slow on a busy machine is taken for a hang
 SILENT_S = 5.0  # for a role that does hang
@@ -25,7 +25,7 @@ def test_a_role_that_stands_still_is_killed_and_started_again(
     prepared, port = Prepared(backends, unique("hangs"), tmp_path / "session"), free_port()
     own = {"PSEPHOS_ADMIN_PORT": str(port), "PSEPHOS_GATEWAY_PORT": "0"}
     gateway = RoleProcess("gateway", "gateway", own, range(port, port + 1))
-    supervisor = Supervisor([gateway], {**os.environ, **prepared.environ}, tmp_path, hang_s=HANG_S)
+    supervisor = supervise([gateway], prepared.environ, tmp_path, hang_s=HANG_S)
     supervisor.start()
     try:
         assert supervisor.wait_ready(READY_S)

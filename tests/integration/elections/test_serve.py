@@ -50,11 +50,11 @@ def test_a_session_is_served_through_the_death_of_a_role_to_its_final_result_and
     try:
         wait_until(lambda: '"serving"' in log.read_text(), "all roles are ready", READY_S)
         url = f"http://127.0.0.1:{gateway}/v1/sessions/test"
-        victim = _children(serving.pid, "gateway")[0]
+        victim = _roles(serving.pid, "gateway")[0]
         os.kill(victim, signal.SIGKILL)
         prepared.produce([prepared.vote("ada"), prepared.vote("bob"), prepared.vote("ada")])
         wait_until(lambda: _received(url) == 3, "the gateway is back and shows what was counted", READY_S)
-        assert _children(serving.pid, "gateway") not in ([], [victim])
+        assert _roles(serving.pid, "gateway") not in ([], [victim])
         orders = OrderBook(prepared.settings.orders_dir, "test")
         orders.give(Wishes(close_at=now_ms() + NOTICE_MS), READY_S)
         wait_until(lambda: _phase(prepared) is Phase.FINAL, "closed by the clock, recounted and final", READY_S)
@@ -65,21 +65,19 @@ def test_a_session_is_served_through_the_death_of_a_role_to_its_final_result_and
         serving.terminate()
         code = serving.wait(60)
     assert code == 0, log.read_text()
-    stopped = [json.loads(line)["name"] for line in log.read_text().splitlines() if '"role stopped"' in line]
+    stopped = [json.loads(line)["name"] for line in log.read_text().splitlines() if '"process stopped"' in line]
     assert stopped == ["ingest", "gateway", "projector", "tally-0", "tally-1"], "in the order of draining"
 
 
-def _children(parent: int, role: str) -> list[int]:
-    """Process ids of a parent's children that run this role."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            stat, command = (process / "stat").read_text(), (process / "cmdline").read_bytes().split(b"\0")
-        except OSError:  # it has just ended
-            continue
-        if int(stat.rpartition(")")[2].split()[1]) == parent and role.encode() in command:
-            found.append(int(process.name))
-    return found
+def _roles(serving: int, name: str) -> list[int]:
+    """Process ids of a session's processes by name, as `ps` shows it."""
+    [fork_server] = _children(serving)
+    return [pid for pid in _children(fork_server) if Path(f"/proc/{pid}/comm").read_text() == f"{name}\n"]
+
+
+def _children(parent: int) -> list[int]:
+    tasks = Path(f"/proc/{parent}/task").glob("*/children")
+    return [int(pid) for task in tasks for pid in task.read_text().split()]
 
 
 def _received(url: str) -> int | None:

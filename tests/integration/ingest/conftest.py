@@ -164,9 +164,8 @@ class Ingest:
         return [line for line in lines if line["event"] == name]
 
     def children(self) -> list[int]:
-        """Process ids."""
-        tasks = Path(f"/proc/{self.process.pid}/task").glob("*/children")
-        return [int(pid) for task in tasks for pid in task.read_text().split()]
+        """Process ids of the several processes behind one port: children of a fork server."""
+        return [pid for server in _children_of(self.process.pid) for pid in _children_of(server)]
 
     def stop(self) -> int | None:
         """SIGTERM; the exit code, None if it has not ended after 40 s."""
@@ -213,6 +212,11 @@ class Client:
 async def _without_end(data: bytes) -> AsyncIterator[bytes]:
     yield data
     await asyncio.Event().wait()
+
+
+def _children_of(pid: int) -> list[int]:
+    tasks = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(child) for task in tasks for child in task.read_text().split()]
 
 
 def in_log(poll: Poll, answers: list[dict[str, Any]]) -> dict[str, Vote]:

@@ -85,7 +85,7 @@ def test_a_refused_vote_is_told_with_its_answer() -> None:
 
 
 def test_as_many_sessions_run_as_the_memory_holds() -> None:
-    quarter = [{"privateMiB": MEMORY_BYTES / 2**20 / 4}]
+    quarter = [{"proportionalMiB": MEMORY_BYTES / 2**20 / 4}]
     assert fitting(50, []) == 50
     assert fitting(50, quarter) == 4
     assert fitting(2, quarter) == 2

@@ -14,7 +14,6 @@ from psephos.genesis import Genesis
 from psephos.ingest.batch import LineSplitter
 from psephos.ingest.intake import Intake, LineReader, Record, decode_object
 from psephos.ingest.problems import KINDS, TYPE_BASE, Problem, busy
-from psephos.ingest.supervisor import LONGEST_DELAY_S, next_delay_s
 from psephos.ingest.verifier import Electorate, Verifier, Voter
 from psephos.ingest.votelog import message_timeout_s, skew_ms
 from psephos.settings import environment, load_settings
@@ -182,13 +181,6 @@ def test_clocks_differ_by_what_the_way_of_a_vote_can_not_explain(appended: int, 
 @given(st.floats(1, 600))
 def test_a_vote_is_given_up_before_half_the_grace_is_over(grace_s: float) -> None:
     assert 0 < message_timeout_s(grace_s) < grace_s / 2
-
-
-def test_delays_double_up_to_a_limit() -> None:
-    delays = [0.0]
-    for _ in range(8):
-        delays.append(next_delay_s(delays[-1]))
-    assert delays[1:] == [1, 2, 4, 8, 16, LONGEST_DELAY_S, LONGEST_DELAY_S, LONGEST_DELAY_S]
 
 
 def test_a_child_reads_the_settings_of_its_parent() -> None:

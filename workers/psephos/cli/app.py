@@ -5,6 +5,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, NoReturn
 
 import typer
+import typer.main
 from typer.exceptions import Abort, TyperException
 
 from psephos.cli import dev, people, roles, session, size, tokens
@@ -40,7 +41,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     """Runs a command and ends the process."""
     write_stacks_when_asked()
     try:
-        sys.exit(app(arguments, prog_name="psephos", standalone_mode=False) or 0)
+        sys.exit(_command.main(arguments, prog_name="psephos", standalone_mode=False) or 0)
     except TyperException as error:
         message = error.format_message()
         sys.stderr.write(f"{message}\n" if "\n" in message else f"psephos: {message}\n")
@@ -72,3 +73,6 @@ def _root(
     ] = False,
 ) -> None:
     pass
+
+
+_command = typer.main.get_command(app)  # once: forked processes share it

@@ -25,7 +25,7 @@ _FORESEEN = {
         "psephos.dev.tokens:TokenKeyError",
         "psephos.dev.errors:StackError",
         "psephos.process:ProcessError",
-        "psephos.serve.supervisor:RoleFailed",
+        "psephos.supervisor:RoleFailed",
         "psephos.recount.errors:RecountError",
     ),
     FAILED: (

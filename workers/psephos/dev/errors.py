@@ -1,5 +1,7 @@
 """What can keep the local stack from starting, as one line for a person."""
 
+from psephos.process import ProcessError
 
-class StackError(Exception):
+
+class StackError(ProcessError):
     """The local stack can't start or has broken; the message says what, where, and what to do about it."""

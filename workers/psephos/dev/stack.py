@@ -33,16 +33,15 @@ from psephos.dev.servers import Backends, Server
 from psephos.genesis import Genesis
 from psephos.lifecycle import Conductor, OrderBook, SessionKeys, make_keys, next_due, prepare, read_keys
 from psephos.observability import Health, get_logger
-from psephos.process import ProcessError
 from psephos.running import open_admin
-from psephos.serve import Auditor, Supervisor, admin_ports, layout, metrics, own_admin_port
+from psephos.serve import Auditor, admin_ports, layout, metrics, own_admin_port, supervise
 from psephos.serve.recounting import recount_by_child
 from psephos.session import Session
 from psephos.settings import PREFIX, Settings, load_settings
+from psephos.supervisor import Backoff, Supervised, Supervisor
 
 UID_BYTES = 4
 SERVER_PAUSE_S = 2.0  # between a server's death and its next start: long enough to be seen
-_LOOK_S = 0.2
 log = get_logger()
 
 
@@ -120,7 +119,9 @@ class Stack:
             self.backends = held.enter_context(Backends(self.folder, progress=self._progress))
             self._write_inputs()
             self._configure(*doors, self._admin_port())
-            held.enter_context(_Tended(self._servers(), self._note_pids))
+            servers = self._server_supervisor()
+            held.callback(servers.release)
+            servers.start()
             self.genesis = prepare(self.settings, self.session, self.session_keys)
             self._serve(held)
             ready = self.supervisor.wait_ready(stopped=stopped)
@@ -206,7 +207,7 @@ class Stack:
         self._health = Health(heartbeat_limit_s=float("inf"))  # no loop of ours that could hang
         port = own_admin_port(self.settings, self._options.workers)
         held.callback(open_admin(self.settings, port, self._health, metrics.REGISTRY).close)
-        self.supervisor = Supervisor(
+        self.supervisor = supervise(
             layout(self.settings, self._options.workers), self.environment, logs, self._note_pids
         )
         held.callback(self.supervisor.stop)
@@ -229,9 +230,11 @@ class Stack:
         held.callback(self.auditor.stop)
         self.auditor.start()
 
-    def _servers(self) -> dict[str, Server]:
+    def _server_supervisor(self) -> Supervisor:
+        """Starts again a server that dies; `Backends` started them, and stops them."""
         brokers = {f"kafka-{broker.node.node_id}": broker for broker in self.backends.kafka.brokers}
-        return {**brokers, "redis": self.backends.redis, "dynamodb": self.backends.dynamodb}
+        servers = {**brokers, "redis": self.backends.redis, "dynamodb": self.backends.dynamodb}
+        return Supervisor([_supervised(*each) for each in servers.items()], on_change=self._note_pids)
 
     def _note_pids(self, pids: Mapping[str, int]) -> None:
         """Servers and roles are looked after in threads of their own."""
@@ -240,44 +243,9 @@ class Stack:
             _write(self.folder / "pids.json", json.dumps(self._pids, indent=1) + "\n")
 
 
-class _Tended:
-    """Servers that are started again when they die, in a thread from `__enter__` to `__exit__`."""
-
-    def __init__(self, servers: Mapping[str, Server], on_change: Callable[[Mapping[str, int]], None]) -> None:
-        self._servers = servers
-        self._on_change = on_change
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._tend, name="servers", daemon=True)
-
-    def __enter__(self) -> Self:
-        self._tell()
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
-    ) -> None:
-        self._stopping.set()
-        self._thread.join()
-
-    def _tell(self) -> None:
-        self._on_change({name: server.process.pid or 0 for name, server in self._servers.items()})
-
-    def _tend(self) -> None:
-        while not self._stopping.wait(_LOOK_S):
-            for server in self._servers.values():
-                if not server.process.running:
-                    self._start_again(server)
-
-    def _start_again(self, server: Server) -> None:
-        log.warning("server ended", name=server.name, exit_code=server.process.exit_code, again_s=SERVER_PAUSE_S)
-        if self._stopping.wait(SERVER_PAUSE_S):
-            return
-        try:
-            server.start()
-        except (StackError, ProcessError) as error:
-            log.error("server can't start", name=server.name, why=str(error))
-        self._tell()
+def _supervised(name: str, server: Server) -> Supervised:
+    backoff = Backoff(first_s=SERVER_PAUSE_S, longest_s=SERVER_PAUSE_S)
+    return Supervised(name, server.process, start=server.start, ready_once=True, backoff=backoff)
 
 
 def _write(path: Path, text: str) -> None:

@@ -1,6 +1,6 @@
 """Several ingest processes behind one port: the kernel spreads connections over their sockets (SO_REUSEPORT).
 
-A crashed one is started again, with back-off; none outlives this process.
+They are forked from one that has ingest's modules imported, where the system lets us. None outlives this process.
 """
 
 import sys
@@ -8,74 +8,55 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from psephos.forkserver import ForkedProcess, ForkServer, can_fork
 from psephos.ingest.listener import bind
 from psephos.observability import get_logger
-from psephos.process import POLL_INTERVAL, ChildProcess, StopRequest, stop_requests, stop_together
+from psephos.process import POLL_INTERVAL, Child, ChildProcess, stop_requests
 from psephos.settings import Settings, SettingsError, environment
+from psephos.supervisor import Backoff, RoleFailed, Supervised, Supervisor
 
 GRACE_S = 25.0  # above the time that a process takes to drain
 FIRST_DELAY_S = 1.0
 LONGEST_DELAY_S = 30.0
 SOUND_AFTER_S = 60.0  # a process that ran so long starts with the first delay again
-CONFIGURATION_ERROR = 2  # exit code
 log = get_logger()
 
 
 def run(settings: Settings) -> None:
     """Blocks until SIGTERM or SIGINT. Raises SettingsError when a process can't start at all."""
     with stop_requests() as stop, _reserved(settings) as port:
-        members = [Member(index, port, settings) for index in range(settings.ingest_processes)]
+        supervisor = _supervisor(settings, port)
         try:
-            _look_after(members, stop)
+            supervisor.start()
+            while not stop:
+                supervisor.check()
+                time.sleep(POLL_INTERVAL)
+        except RoleFailed as error:
+            raise SettingsError(f"could not start {error}") from None
         finally:
-            stop_together([member.process for member in members])
+            supervisor.stop(together=True)
     log.info("stopped")
 
 
-class Member:
-    """One process, and when it is to be started next."""
-
-    def __init__(self, index: int, port: int, settings: Settings) -> None:
-        self.index = index
-        command = [sys.executable, "-m", "psephos.ingest", "--index", str(index)]
-        env = environment(settings, ingest_port=port, ingest_processes=1)
-        self.process = ChildProcess(f"ingest process {index}", command, None, env, grace=GRACE_S)
-        self._starts = 0
-        self._delay_s = 0.0
-        self._due = self._started = time.monotonic()
-        self._seen_running = False
-
-    def look_after(self, now: float) -> None:
-        """Starts the process when it is due, and sets the time for it when it has ended. Raises SettingsError."""
-        if self.process.running:
-            return
-        if self._seen_running:
-            self._seen_running = False
-            self._ended(now)
-        if now >= self._due:
-            self.process.start()
-            self._starts, self._started, self._seen_running = self._starts + 1, now, True
-
-    def _ended(self, now: float) -> None:
-        code = self.process.exit_code
-        if code == CONFIGURATION_ERROR and self._starts == 1:
-            raise SettingsError(f"{self.process.name} could not start; it says why above")
-        sound = now - self._started >= SOUND_AFTER_S
-        self._delay_s = FIRST_DELAY_S if sound else next_delay_s(self._delay_s)
-        self._due = now + self._delay_s
-        log.warning("process ended", process=self.index, exit_code=code, again_in_s=self._delay_s)
+def _supervisor(settings: Settings, port: int) -> Supervisor:
+    fork_server = ForkServer(["psephos.ingest.main"]) if can_fork() else None
+    own = environment(settings, ingest_port=port, ingest_processes=1)
+    processes = [
+        Supervised(
+            f"ingest process {index}",
+            _child(index, own, fork_server),
+            backoff=Backoff(FIRST_DELAY_S, LONGEST_DELAY_S, SOUND_AFTER_S),
+        )
+        for index in range(settings.ingest_processes)
+    ]
+    return Supervisor(processes, fork_server=fork_server, grace_s=GRACE_S)
 
 
-def next_delay_s(delay_s: float) -> float:
-    """Twice the delay before, within limits."""
-    return min(max(FIRST_DELAY_S, 2 * delay_s), LONGEST_DELAY_S)
-
-
-def _look_after(members: list[Member], stop: StopRequest) -> None:
-    while not stop:
-        for member in members:
-            member.look_after(time.monotonic())
-        time.sleep(POLL_INTERVAL)
+def _child(index: int, own: dict[str, str], fork_server: ForkServer | None) -> Child:
+    module, arguments = "psephos.ingest", ("--index", str(index))
+    if fork_server is None:
+        return ChildProcess(f"ingest-{index}", (sys.executable, "-m", module, *arguments), None, own)
+    return ForkedProcess(fork_server, f"ingest-{index}", module, arguments, None, own)
 
 
 @contextmanager

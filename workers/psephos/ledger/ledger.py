@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from psephos.ledger.descriptions import boto_session
 from psephos.settings import Settings
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def dynamodb_client(settings: Settings) -> "DynamoDBClient":
     local: dict[str, Any] = (
         {"aws_access_key_id": "local", "aws_secret_access_key": "local"} if settings.dynamodb_endpoint else {}
     )
-    return boto3.client(
+    return boto_session().client(
         "dynamodb",
         endpoint_url=settings.dynamodb_endpoint,
         region_name=settings.aws_region,

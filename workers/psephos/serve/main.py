@@ -13,7 +13,7 @@ from psephos.serve import metrics
 from psephos.serve.auditing import Auditor
 from psephos.serve.layout import layout, own_admin_port
 from psephos.serve.recounting import recount_by_child
-from psephos.serve.supervisor import Supervisor
+from psephos.serve.roles import supervise
 from psephos.session import Session
 from psephos.settings import Settings
 from psephos.startup import load_session
@@ -30,7 +30,7 @@ def run(settings: Settings, *, workers: int = 1, conduct: bool = False) -> None:
     configure_logs(role="serve", level=settings.log_level, form=settings.log_format, session=settings.session_uid)
     session = load_session(settings)
     roles = layout(settings, workers)
-    supervisor, health = Supervisor(roles, {}, logs=None), Health()
+    supervisor, health = supervise(roles, {}, logs=None), Health()
     conducting = (_conductor(settings, session.name), _auditor(settings, session)) if conduct else ()
     with stop_requests() as stop, ExitStack() as held:
         held.callback(open_admin(settings, own_admin_port(settings, workers), health, metrics.REGISTRY).close)

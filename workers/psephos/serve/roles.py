@@ -1,0 +1,45 @@
+"""A session's role processes: forked from one that has their modules imported, where the system lets us."""
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from psephos.forkserver import ForkedProcess, ForkServer, can_fork
+from psephos.process import Child, ChildProcess
+from psephos.serve.layout import RoleProcess
+from psephos.supervisor import HANG_S, Supervised, Supervisor
+
+_COMMAND = "psephos.cli"
+_IMPORTED = (
+    "psephos.cli.app",
+    "psephos.ledger.described",
+    *(f"psephos.{role}.main" for role in ("ingest", "gateway", "projector", "tally")),
+)
+
+
+def supervise(
+    roles: Sequence[RoleProcess],
+    environment: Mapping[str, str],
+    logs: Path | None,
+    on_change: Callable[[Mapping[str, int]], None] = lambda _pids: None,
+    hang_s: float = HANG_S,
+) -> Supervisor:
+    """A supervisor of these roles. `environment` is added to our own for each of them, and then what is its own.
+
+    `logs`: a folder for a log file each; None: our standard error. The others as of `Supervisor`.
+    """
+    fork_server = ForkServer(_IMPORTED) if can_fork() else None
+    processes = [
+        Supervised(role.name, _child(role, environment, logs, fork_server), role.admin_ports) for role in roles
+    ]
+    return Supervisor(processes, fork_server=fork_server, on_change=on_change, hang_s=hang_s)
+
+
+def _child(
+    role: RoleProcess, environment: Mapping[str, str], logs: Path | None, fork_server: ForkServer | None
+) -> Child:
+    log = None if logs is None else logs / f"{role.name}.log"
+    own = {**environment, **role.environment}
+    if fork_server is None:
+        return ChildProcess(role.name, (sys.executable, "-m", _COMMAND, role.role), log, own)
+    return ForkedProcess(fork_server, role.name, _COMMAND, (role.role,), log, own)
