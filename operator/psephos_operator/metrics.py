@@ -2,9 +2,11 @@
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from psephos.log import ADMIN_PROCESSES_ENDED
 from psephos.observability.registry import role_registry
 
 REGISTRY = role_registry()
+REGISTRY.register(ADMIN_PROCESSES_ENDED)
 
 RECONCILES = Counter(
     "psephos_operator_reconciles_total", "Looks at a session, by outcome.", ["outcome"], registry=REGISTRY

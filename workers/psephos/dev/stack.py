@@ -25,7 +25,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from psephos.dev.errors import StackError
 from psephos.dev.java import Progress, silent
 from psephos.dev.keys import DoorKeys, make_door_keys
 from psephos.dev.ports import LOOPBACK, free_port, require_port

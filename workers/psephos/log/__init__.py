@@ -1,6 +1,7 @@
 """The log: Kafka. Names and settings of a session's topics, their making and sealing, and the control topic."""
 
 from psephos.log.admin import LogAdmin, read_batches, read_records
+from psephos.log.admin_process import ENDED as ADMIN_PROCESSES_ENDED
 from psephos.log.client import (
     EAGER,
     LogUnavailable,
@@ -15,6 +16,7 @@ from psephos.log.control import ControlFollower, read_control, write_control
 from psephos.log.sealing import broker_time_ms, mark_closed, refusing_partitions
 
 __all__ = [
+    "ADMIN_PROCESSES_ENDED",
     "EAGER",
     "ControlFollower",
     "LogAdmin",

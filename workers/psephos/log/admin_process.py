@@ -26,9 +26,13 @@ from psephos.process import ProcessError, start_piped
 IDLE_S = 20.0  # a child without a request ends after so long: it holds some 30 MiB
 HUNG_S = SLACK_S + 5.0  # a request that takes so much longer than its own time-out: the child stands still
 _RESTS_S = (0.1, 5.0)  # first and longest pause before a new child; twice as long after each that ended
-_ENDED = Counter(
-    "psephos_admin_process_ended_total", "Child processes for Kafka's admin requests that died or hung.", ["how"]
+ENDED = Counter(
+    "psephos_admin_process_ended_total",
+    "Child processes for Kafka's admin requests that died or hung.",
+    ["how"],
+    registry=None,
 )
+"""In the registry of each process that makes requests for long: the operator, `psephos serve`, the local stack."""
 log = get_logger()
 
 
@@ -208,7 +212,7 @@ class _Child:
             self.over = True
             waiting = list(self._waiting.values())
         if not self._wanted:
-            _ENDED.labels(self._how).inc()
+            ENDED.labels(self._how).inc()
             log.error("process that asks kafka ended", how=self._how, why=why, requests=len(waiting))
         for reply in waiting:
             reply.set_exception(_Ended(why))
