@@ -220,9 +220,8 @@ class _Clients:
         key = msgspec.msgpack.encode(sorted(asked.config.items()))
         try:
             return perform(self._kept(key, asked.config), asked.request)
-        except (
-            RequestFailed
-        ):  # it may go on asking a controller that has died: the next question has another client
+        except RequestFailed:
+            # Its client may go on asking a controller that has died: the next question has another one.
             with self._lock:
                 self._clients.pop(key, None)
             raise
