@@ -131,7 +131,7 @@ async def test_roles_show_results_by_a_cluster_and_outlive_the_death_of_its_node
         owner.start()
         owner.wait_ready()
         await watcher.until(lambda frame: not frame["stale"] and frame["totals"]["ada"] == 3, "right again")
-    assert fetch(gateway.v1("/results")).json["stale"] is False
+    wait_until(lambda: fetch(gateway.v1("/results")).json["stale"] is False, "GET says so as well")
     wait_until(projector.ready, "ready again")
     cluster.wait_whole()
 

@@ -35,7 +35,7 @@ async def test_redis_killed_and_started_empty(readside: ReadSide) -> None:
                 lambda frame: not frame["stale"] and frame["totals"]["ada"] == 3, "right again"
             )
             assert all(before <= after for before, after in pairwise(watcher.versions))
-        assert fetch(gateway.v1("/results")).json["stale"] is False
+        wait_until(lambda: fetch(gateway.v1("/results")).json["stale"] is False, "GET says so as well")
         wait_until(projector.ready, "ready again")
 
 
