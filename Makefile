@@ -18,7 +18,7 @@ setup: ## install what is missing (uv, JDK, Maven, Redis, Chromium, Go, the serv
 	@scripts/setup.sh tests
 
 .PHONY: stack
-stack: # the same without what only tests need: an API server takes ten minutes to build
+stack: # the same without what only tests need: an API server takes minutes to build
 	@scripts/setup.sh
 
 .PHONY: demo

@@ -23,7 +23,7 @@ use_go() {
     local have toolchain
     have="$(GOTOOLCHAIN=local go env GOVERSION 2>/dev/null | sed 's/^go//')"
     unset GOFLAGS GOROOT
-    export CGO_ENABLED=0 GOWORK=off
+    export CGO_ENABLED=0 GOWORK=off GOGC=400 # compilers live for seconds: collecting less garbage saves a fifth of them
     if at_least "$have" "$go_version"; then
         export GOTOOLCHAIN=local
     elif at_least "$have" 1.21; then
@@ -42,14 +42,17 @@ use_go() {
 
 at_least() { [ "$(printf '%s\n%s\n' "$2" "$1" | sort -V | head -1)" = "$2" ]; }
 
+# Without DWARF, which -w keeps out of the binary anyway: a fifth less to compile.
+compile=(-mod=readonly -trimpath -buildvcs=false -gcflags=all=-dwarf=false)
+
 # build TOOL FOLDER PACKAGE BINARY LDFLAGS: a binary appears by a rename, whole or not at all.
 build() {
     local tool="$1" folder="$cache/$2" package="$3" binary="$4" flags="$5" started=$SECONDS
     [ ! -x "$folder/$binary" ] || return 0
     say "building $binary ${2##*-}: once, some minutes"
     mkdir -p "$folder"
-    (cd "$tools/$tool" && go build -mod=readonly -trimpath -buildvcs=false -ldflags "-s -w $flags" \
-        -o "$folder/.$binary.$$" "$package") 2> >(grep -v '^go: downloading' >&2) || fail "$binary could not be built; what Go said stands above"
+    (cd "$tools/$tool" && go build "${compile[@]}" -ldflags "-s -w $flags" -o "$folder/.$binary.$$" "$package") \
+        2> >(grep -v '^go: downloading' >&2) || fail "$binary could not be built; what Go said stands above"
     mv "$folder/.$binary.$$" "$folder/$binary"
     say "built $binary in $((SECONDS - started)) s"
 }

@@ -21,6 +21,9 @@ PATH="$PATH:$uv_home/bin"
 # shellcheck source=packages.sh
 source scripts/packages.sh
 
+to_build="" # an API server, unless all of it is there
+[ -z "$for_tests" ] || scripts/apiserver.sh there || to_build=yes
+
 # The packages that are missing, one a line, by the names of Debian and Ubuntu.
 missing_packages() {
     works uv --version || works python3 -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 8))' || echo python3-venv
@@ -29,7 +32,7 @@ missing_packages() {
     works redis-server --version || echo redis-server
     if [ -n "$for_tests" ]; then
         has_chromium || echo chromium
-        scripts/apiserver.sh there || works go version || echo golang-go
+        [ -z "$to_build" ] || works go version || echo golang-go
     fi
     [ -z "$for_bench" ] || command -v wrk >/dev/null || echo wrk
     command -v setpriv >/dev/null || [ "$(uname)" != Linux ] || echo util-linux
@@ -50,7 +53,6 @@ has_chromium() {
 install_missing() {
     local packages=("$@") i
     say "installing ${packages[*]}"
-    refresh_package_lists "${packages[@]}"
     for i in "${!packages[@]}"; do
         [ "${packages[i]}" != jdk ] || packages[i]="$(jdk_package)"
     done
@@ -86,9 +88,16 @@ fingerprint() {
 stamp=".venv/setup-$(fingerprint)"
 
 readarray -t missing < <(missing_packages)
-if [ "${#missing[@]}" -gt 0 ]; then
-    install_missing "${missing[@]}"
+[ "${#missing[@]}" = 0 ] || refresh_package_lists "${missing[@]}"
+if [ -n "$to_build" ]; then
+    # First of all, as it takes the longest: the rest is fetched and unpacked beside it.
+    works go version || install_missing golang-go
+    scripts/apiserver.sh binaries &
+    building=$!
+    trap wait EXIT # also where something else fails: nothing goes on after this script
+    readarray -t missing < <(missing_packages)
 fi
+[ "${#missing[@]}" = 0 ] || install_missing "${missing[@]}"
 works uv --version || install_uv
 if [ ! -e "$stamp" ] || [ ! -d "$(cat "$stamp")" ]; then
     say "installing the Python environment"
@@ -100,4 +109,10 @@ if [ ! -e "$stamp" ] || [ ! -d "$(cat "$stamp")" ]; then
     printf '%s\n' "$jars" > "$stamp"
     say "done"
 fi
-[ -z "$for_tests" ] || scripts/apiserver.sh
+if [ -n "$to_build" ]; then
+    scripts/apiserver.sh definitions
+    wait "$building"
+    trap - EXIT
+elif [ -n "$for_tests" ]; then
+    scripts/apiserver.sh # names what this machine had already
+fi

@@ -1,4 +1,4 @@
-"""Where `make setup` put kube-apiserver, etcd, kubectl, helm and other projects' CustomResourceDefinitions."""
+"""Where `make setup` found or put kube-apiserver, etcd, kubectl, helm and other projects' definitions."""
 
 import functools
 import subprocess
