@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 from psephos.genesis import GenesisMismatch
 from psephos.ledger import LedgerUnavailable
 from psephos.log import LogUnavailable
-from psephos.observability import AdminServer, Health, configure_logs, get_logger
+from psephos.observability import Health, configure_logs, get_logger, open_admin
 from psephos.process import stop_requests
 from psephos.settings import Settings, SettingsError, load_settings
 from psephos.startup import Context, start
@@ -63,14 +63,6 @@ def run_role(
                 runner.run(until_stopped())
     finally:
         admin.close()
-
-
-def open_admin(settings: Settings, port: int, health: Health, registry: CollectorRegistry) -> AdminServer:
-    """The admin server of this process, with its role's metrics. Raises SettingsError for a taken port."""
-    try:
-        return AdminServer(settings.host, port, health, registry)
-    except OSError as error:
-        raise SettingsError(f"PSEPHOS_ADMIN_PORT={settings.admin_port}: port {port}: {error.strerror}") from None
 
 
 def exit_code(role: str, run: Callable[[Settings], None]) -> int:

@@ -8,8 +8,8 @@ from psephos.genesis import Genesis, decode_genesis, key_fingerprint, require_ma
 from psephos.ledger import Ledger, LedgerMissing
 from psephos.log import LogAdmin
 from psephos.observability import get_logger
-from psephos.session import Session, SessionError, parse_session, rules_hash
-from psephos.settings import Settings, SettingsError
+from psephos.session import Session, rules_hash
+from psephos.settings import Settings, SettingsError, load_session
 
 _RETRY_S = 0.5
 log = get_logger()
@@ -22,16 +22,6 @@ class Context(NamedTuple):
     session: Session
     genesis: Genesis
     ledger: Ledger
-
-
-def load_session(settings: Settings) -> Session:
-    """The session's YAML. Raises SettingsError naming the file and each problem."""
-    try:
-        return parse_session(settings.session_file.read_bytes())
-    except OSError as error:
-        raise SettingsError(f"PSEPHOS_SESSION_FILE: {settings.session_file}: {error.strerror}") from None
-    except SessionError as error:
-        raise SettingsError(f"{settings.session_file}: {error}") from None
 
 
 def start(

@@ -86,7 +86,7 @@ class Supervisor:
         """`fork_server`: of which the processes are children, ended after them. `on_change` gets the process ids
         by name at every start, in the supervisor's thread. A process that does not respond to its liveness probe
         for `hang_s` is killed and started again. `grace_s`: between SIGTERM and SIGKILL."""
-        self._processes = processes
+        self.processes = processes
         self._fork_server = fork_server
         self._fork_server_deaths = 0
         self._on_change = on_change
@@ -99,7 +99,7 @@ class Supervisor:
 
     def start(self) -> None:
         """Starts all of them; returns as soon as they run, ready or not. Raises ProcessError."""
-        for each in self._processes:
+        for each in self.processes:
             if not each.child.running:
                 _start(each)
         self._on_change(self.pids)
@@ -108,7 +108,7 @@ class Supervisor:
     @property
     def pids(self) -> dict[str, int]:
         """Process ids by name, of those that run."""
-        return {each.name: each.child.pid for each in self._processes if each.child.running and each.child.pid}
+        return {each.name: each.child.pid for each in self.processes if each.child.running and each.child.pid}
 
     def check(self) -> None:
         """Raises RoleFailed if a process can't start."""
@@ -118,7 +118,7 @@ class Supervisor:
     def wait_ready(self, timeout_s: float = READY_TIMEOUT_S, stopped: Callable[[], bool] = lambda: False) -> bool:
         """Whether all are ready; False when `stopped` says so. Raises RoleFailed, also after `timeout_s`."""
         deadline = time.monotonic() + timeout_s
-        waiting = list(self._processes)
+        waiting = list(self.processes)
         while waiting:
             self.check()
             if stopped():
@@ -144,8 +144,8 @@ class Supervisor:
         """Stops one after the other, each drained before the next is asked, or all together. Idempotent."""
         self.release()
         if together:
-            stop_together([each.child for each in self._processes], self._grace_s)
-        for each in self._processes:
+            stop_together([each.child for each in self.processes], self._grace_s)
+        for each in self.processes:
             code = each.child.stop(self._grace_s)
             log.info("process stopped", name=each.name, exit_code=code)
         if self._fork_server is not None:
@@ -153,7 +153,7 @@ class Supervisor:
 
     def _run(self) -> None:
         while not self._stopping.wait(POLL_INTERVAL):
-            for each in self._processes:
+            for each in self.processes:
                 if not each.child.running:
                     self._note_fork_server()
                     self._restart(each)

@@ -15,7 +15,8 @@ from psephos.codec.control import Phase
 from psephos.dev.servers import Backends
 from psephos.lifecycle import set_phase
 from psephos.lifecycle.phases import current
-from psephos.serve import Auditor, metrics
+from psephos.serve import metrics
+from psephos.serve.auditing import Auditor
 
 WITHIN_S = 120.0  # an audit takes about two seconds on a quiet machine
 

@@ -31,9 +31,9 @@ from psephos.dev.ports import LOOPBACK, free_port, require_port
 from psephos.dev.servers import Backends, Server
 from psephos.genesis import Genesis
 from psephos.lifecycle import Conductor, OrderBook, SessionKeys, make_keys, next_due, prepare, read_keys
-from psephos.observability import Health, get_logger
-from psephos.running import open_admin
-from psephos.serve import Auditor, admin_ports, layout, metrics, own_admin_port, supervise
+from psephos.observability import Health, get_logger, open_admin
+from psephos.serve import admin_ports, layout, metrics, own_admin_port, supervise
+from psephos.serve.auditing import Auditor
 from psephos.serve.recounting import recount_by_child
 from psephos.session import Session
 from psephos.settings import PREFIX, Settings, load_settings

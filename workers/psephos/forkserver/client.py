@@ -13,11 +13,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 from psephos.forkserver.messages import Channel, Ended, Failed, Reply, Request, Signal, Start, Started
 from psephos.process import DEFAULT_GRACE, POLL_INTERVAL, Child, ProcessError, spawn
 
-REPLY_TIMEOUT_S = 60.0  # the first reply waits for the imports, on a machine that has other things to do
+REPLY_TIMEOUT_S = 180.0  # the first reply waits for the imports, on a machine that has other things to do
 ORPHANS_TIMEOUT_S = 5.0  # for the kernel to end the children of a fork server that has ended
 KILLED = -int(signal.SIGKILL)
 # What the interpreter, its allocator and its imports read at their start. All other variables are the children's:
@@ -38,8 +39,11 @@ class ForkServer:
     end with it.
     """
 
-    def __init__(self, modules: Sequence[str]) -> None:
+    def __init__(self, modules: Sequence[str], allocator: Mapping[str, str] = MappingProxyType({})) -> None:
+        """`allocator`: variables that the C library reads when a program is executed, where we have no such ones.
+        They hold for the children, too."""
         self._modules = tuple(modules)
+        self._allocator = allocator
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: Channel | None = None
@@ -122,7 +126,7 @@ class ForkServer:
                     stdin=subprocess.DEVNULL,
                     stdout=sys.stderr.fileno(),
                     stderr=sys.stderr.fileno(),
-                    env=_interpreters_own(os.environ),
+                    env={**self._allocator, **_interpreters_own(os.environ)},
                     pass_fds=[theirs.fileno()],
                     process_group=0,
                 )

@@ -32,8 +32,8 @@ from psephos.log import ControlFollower, LogUnavailable
 from psephos.observability import AdminServer, Health, configure_logs, get_logger
 from psephos.process import StopRequest, stop_requests
 from psephos.session import Session, Tokens
-from psephos.settings import Settings, SettingsError, read_key
-from psephos.startup import Context, load_session, start
+from psephos.settings import Settings, SettingsError, load_session, read_key
+from psephos.startup import Context, start
 
 SESSION_KEY_BYTES = 32
 HEARTBEAT_S = 0.25

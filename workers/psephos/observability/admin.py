@@ -10,6 +10,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
+from psephos.settings import Settings, SettingsError
+
 HEARTBEAT_LIMIT_S = 30.0  # a loop that beats every second and is silent for so long hangs
 
 
@@ -69,6 +71,14 @@ class AdminServer:
     def close(self) -> None:
         self._server.shutdown()
         self._server.server_close()
+
+
+def open_admin(settings: Settings, port: int, health: Health, registry: CollectorRegistry) -> AdminServer:
+    """The admin server of this process, with its role's metrics. Raises SettingsError for a taken port."""
+    try:
+        return AdminServer(settings.host, port, health, registry)
+    except OSError as error:
+        raise SettingsError(f"PSEPHOS_ADMIN_PORT={settings.admin_port}: port {port}: {error.strerror}") from None
 
 
 def _answer(request: BaseHTTPRequestHandler, health: Health, registry: CollectorRegistry) -> None:

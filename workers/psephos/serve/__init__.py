@@ -4,8 +4,7 @@
 of a supervisor, `auditing.py` audits by the session's schedule, `main.py` is the command.
 """
 
-from psephos.serve.auditing import Auditor
 from psephos.serve.layout import RoleProcess, admin_ports, layout, own_admin_port
 from psephos.serve.roles import supervise
 
-__all__ = ["Auditor", "RoleProcess", "admin_ports", "layout", "own_admin_port", "supervise"]
+__all__ = ["RoleProcess", "admin_ports", "layout", "own_admin_port", "supervise"]

@@ -1,22 +1,24 @@
 """`psephos serve`: one session's roles on one machine or in one pod, until SIGTERM."""
 
+from __future__ import annotations
+
 import sys
 import time
 from contextlib import ExitStack
 from functools import partial
+from typing import TYPE_CHECKING
 
-from psephos.lifecycle import Conductor, OrderBook, next_due
-from psephos.observability import Health, configure_logs, get_logger
+from psephos.observability import Health, configure_logs, get_logger, open_admin
 from psephos.process import POLL_INTERVAL, stop_requests
-from psephos.running import open_admin
 from psephos.serve import metrics
-from psephos.serve.auditing import Auditor
 from psephos.serve.layout import layout, own_admin_port
-from psephos.serve.recounting import recount_by_child
 from psephos.serve.roles import supervise
 from psephos.session import Session
-from psephos.settings import Settings
-from psephos.startup import load_session
+from psephos.settings import Settings, load_session
+
+if TYPE_CHECKING:
+    from psephos.lifecycle import Conductor
+    from psephos.serve.auditing import Auditor
 
 READY_TIMEOUT_S = 300.0  # roles wait for a genesis, and others may make it
 log = get_logger()
@@ -53,10 +55,17 @@ def run(settings: Settings, *, workers: int = 1, conduct: bool = False) -> None:
 
 
 def _conductor(settings: Settings, name: str) -> Conductor:
+    """Its clients of Kafka and the ledger are 25 MB that a process which only supervises can do without."""
+    from psephos.lifecycle import Conductor, OrderBook
+    from psephos.serve.recounting import recount_by_child
+
     return Conductor(settings, recount_by_child(settings), orders=OrderBook(settings.orders_dir, name))
 
 
 def _auditor(settings: Settings, session: Session) -> Auditor:
+    from psephos.lifecycle import next_due
+    from psephos.serve.auditing import Auditor
+
     return Auditor(settings, partial(next_due, session.spec.recount.schedule))
 
 

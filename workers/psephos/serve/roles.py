@@ -15,6 +15,8 @@ _IMPORTED = (
     "psephos.ledger.described",
     *(f"psephos.{role}.main" for role in ("ingest", "gateway", "projector", "tally")),
 )
+# A dozen threads of a role's clients would get an arena each, as many as eight times the number of cores.
+_ALLOCATOR = {"MALLOC_ARENA_MAX": "2"}
 
 
 def supervise(
@@ -28,7 +30,7 @@ def supervise(
 
     `logs`: a folder for a log file each; None: our standard error. The others as of `Supervisor`.
     """
-    fork_server = ForkServer(_IMPORTED) if can_fork() else None
+    fork_server = ForkServer(_IMPORTED, _ALLOCATOR) if can_fork() else None
     processes = [
         Supervised(role.name, _child(role, environment, logs, fork_server), role.admin_ports) for role in roles
     ]
