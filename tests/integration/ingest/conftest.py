@@ -163,9 +163,14 @@ class Ingest:
         lines = (json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{"))
         return [line for line in lines if line["event"] == name]
 
+    @property
+    def pid(self) -> int:
+        assert self.process.pid is not None
+        return self.process.pid
+
     def children(self) -> list[int]:
         """Process ids of the several processes behind one port: children of a fork server."""
-        return [pid for server in _children_of(self.process.pid) for pid in _children_of(server)]
+        return [pid for server in _children_of(self.pid) for pid in _children_of(server)]
 
     def stop(self) -> int | None:
         """SIGTERM; the exit code, None if it has not ended after 40 s."""

@@ -161,12 +161,12 @@ async def test_ten_thousand_idle_connections_cost_little_and_voting_goes_on(
     ingest = await asyncio.to_thread(start(PSEPHOS_INGEST_IDLE_S=600).wait_ready)
     client = Client(poll, ingest, http)
     assert (await client.vote())[0] == 202
-    before = rss_kb(ingest.process.pid)
+    before = rss_kb(ingest.pid)
     with ExitStack() as held:
         seen = await asyncio.to_thread(open_kept_connections, ingest.port, CONNECTIONS, held)
         assert seen == {b"HTTP/1.1 204 No Content": CONNECTIONS}
         assert (await asyncio.to_thread(ingest.metrics))["psephos_ingest_connections"] >= CONNECTIONS
-        during = rss_kb(ingest.process.pid)
+        during = rss_kb(ingest.pid)
         began = time.monotonic()
         votes = [await client.vote(subject=f"voter-{number}") for number in range(50)]
         each_ms = (time.monotonic() - began) / len(votes) * 1000

@@ -55,7 +55,7 @@ async def test_a_projector_that_lags_fills_a_flushed_redis_with_nothing_older(re
     name = frame_name(readside.settings.session_uid)
     readside.append(0, [0])
     lagging = readside.start("projector").wait_ready()
-    older = int(client.hget(name, "version"))
+    older = int(client.hget(name, "version") or 0)
     readside.append(0, [0, 1, 1], tell=False)
     ahead = readside.start("projector")
     newest = wait_until(lambda: _newer(client, name, than=older), "the newest is shown")

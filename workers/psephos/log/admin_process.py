@@ -32,7 +32,7 @@ ENDED = Counter(
     ["how"],
     registry=None,
 )
-"""In the registry of each process that makes requests for long: the operator, `psephos serve`, the local stack."""
+"""In no registry: each process that makes requests for long puts it into its own."""
 log = get_logger()
 
 

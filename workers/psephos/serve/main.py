@@ -57,8 +57,10 @@ def run(settings: Settings, *, workers: int = 1, conduct: bool = False) -> None:
 def _conductor(settings: Settings, name: str) -> Conductor:
     """Its clients of Kafka and the ledger are 25 MB that a process which only supervises can do without."""
     from psephos.lifecycle import Conductor, OrderBook
+    from psephos.log import ADMIN_PROCESSES_ENDED
     from psephos.serve.recounting import recount_by_child
 
+    metrics.REGISTRY.register(ADMIN_PROCESSES_ENDED)
     return Conductor(settings, recount_by_child(settings), orders=OrderBook(settings.orders_dir, name))
 
 

@@ -2,11 +2,9 @@
 
 from prometheus_client import Counter, Gauge
 
-from psephos.log import ADMIN_PROCESSES_ENDED
 from psephos.observability.registry import role_registry
 
 REGISTRY = role_registry()
-REGISTRY.register(ADMIN_PROCESSES_ENDED)
 
 AUDITS = Counter(
     "psephos_audits_total", "Audits of the open session, by what came out.", ["outcome"], registry=REGISTRY
