@@ -153,14 +153,14 @@ class LogAdmin:
             if not self._looked:  # else librdkafka looks for the leaders a second later
                 self._reader.list_topics(topic, timeout=_LEADER_S)
                 self._looked = True
-            told = self._reader.offsets_for_times(asked, timeout=_LEADER_S)
+            found = self._reader.offsets_for_times(asked, timeout=_LEADER_S)
         except KafkaException as error:
             raise LogUnavailable(_reason(error)) from None
-        for part in told:
+        for part in found:
             if part.error is not None or part.offset < 0:
                 why = part.error.str() if part.error is not None else "its leader says nothing"
                 raise LogUnavailable(f"{topic}[{part.partition}]: {why}")
-        return [part.offset for part in sorted(told, key=lambda part: part.partition)]
+        return [part.offset for part in sorted(found, key=lambda part: part.partition)]
 
     def seal_votes(self) -> None:
         """From now on every producer of the votes topic is refused: no record fits into 0 bytes."""
