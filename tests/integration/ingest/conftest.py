@@ -18,7 +18,7 @@ import aiohttp
 import pytest
 import yaml
 from confluent_kafka import Message
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_S, wait_until
 
 from psephos.codec.control import Control, Phase
 from psephos.codec.receipts import Receipt, ReceiptVerifier
@@ -176,7 +176,7 @@ class Ingest:
 
     def stop(self) -> int:
         self.process.terminate()
-        return self.process.wait(40)
+        return self.process.wait(PATIENCE_S)
 
     def end(self) -> None:
         if self.process.poll() is None:
