@@ -260,7 +260,7 @@ class Role:
         """SIGCONT."""
         self.process.resume()
 
-    def stop(self, timeout: float = 20.0) -> int | None:
+    def stop(self, timeout: float = PATIENCE_S) -> int | None:
         """SIGTERM; the exit code. SIGKILL after the time-out."""
         return self.process.stop(timeout)
 

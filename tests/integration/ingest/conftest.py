@@ -15,7 +15,7 @@ import pytest
 import yaml
 from confluent_kafka import Message
 from tests.roles import program
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_S, wait_until
 
 from psephos.codec.control import Control, Phase
 from psephos.codec.receipts import Receipt, ReceiptVerifier
@@ -173,9 +173,9 @@ class Ingest:
         return [pid for server in _children_of(self.pid) for pid in _children_of(server)]
 
     def stop(self) -> int | None:
-        """SIGTERM; the exit code, None if it has not ended after 40 s."""
+        """SIGTERM; the exit code, None if it has not ended in time."""
         self.process.terminate()
-        return self.process.wait(40)
+        return self.process.wait(PATIENCE_S)
 
     def end(self) -> None:
         self.process.kill()

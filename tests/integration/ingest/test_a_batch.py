@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from tests.integration.ingest.conftest import CREDENTIAL, Client, in_log
+from tests.waiting import PATIENCE_S
 
 from psephos.codec.control import Phase
 from psephos.ingest.batch import LINE_LIMIT
@@ -90,7 +91,7 @@ async def test_answers_come_while_lines_are_still_sent(client: Client) -> None:
 
     async def lines() -> Any:
         yield b'{"subject": "first", "choices": ["ada"]}\n{"subj'
-        await asyncio.wait_for(first_answered.wait(), 20)
+        await asyncio.wait_for(first_answered.wait(), PATIENCE_S)
         yield b'ect": "second", "choices": ["ada"]}'
 
     headers = {"Content-Type": "application/x-ndjson", "Authorization": f"Bearer {CREDENTIAL}"}
@@ -105,30 +106,34 @@ async def test_a_large_batch_on_a_small_queue_waits_for_room_and_loses_nothing(
     poll: Any, start: Any, http: Any
 ) -> None:
     client = Client(poll, start(PSEPHOS_INGEST_QUEUE="40").wait_ready(), http)
-    began = time.monotonic()
     status, answers = await client.batch([{"subject": f"v{n}", "choices": ["ada"]} for n in range(2_000)])
 
     assert (status, Counter(slug(answer) for answer in answers)) == (200, {"accepted": 2_000})
     assert len(in_log(poll, answers)) == 2_000
     assert poll.records() == 2_000
-    assert time.monotonic() - began < 60
 
 
 async def test_a_batch_meets_the_end_of_voting_line_by_line(own: Client) -> None:
     """What is accepted stands in the log; what comes after the end is told so."""
-    closes_at = int(time.time() * 1000) + 2_000
-    own.poll.control(Phase.OPEN, closes_at=closes_at)
+    closed = asyncio.Event()
 
     async def lines() -> Any:
         number = 0
-        while time.time() * 1000 < closes_at + 500:
+        while not closed.is_set():
             yield b'{"subject": "v%d", "choices": ["ada"]}\n' % number
             number += 1
             await asyncio.sleep(0.005)
 
     headers = {"Content-Type": "application/x-ndjson", "Authorization": f"Bearer {CREDENTIAL}"}
+    answers: list[dict[str, Any]] = []
     async with own.http.post(f"{own.ingest.url}:batch", data=lines(), headers=headers) as answer:
-        answers = [json.loads(line) for line in (await answer.read()).splitlines()]
+        async for line in answer.content:
+            answers.append(json.loads(line))
+            if len(answers) == 10:
+                closes_at = int(time.time() * 1000) + 2_000
+                await asyncio.to_thread(own.poll.control, Phase.OPEN, closes_at=closes_at)
+            if slug(answers[-1]) == "session-closed":
+                closed.set()
     slugs = [slug(answer) for answer in answers]
     accepted = slugs.count("accepted")
     assert slugs == ["accepted"] * accepted + ["session-closed"] * (len(slugs) - accepted)

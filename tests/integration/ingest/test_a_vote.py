@@ -8,6 +8,7 @@ from typing import Any
 import jwt
 import pytest
 from tests.integration.ingest.conftest import PARTITIONS, Client, eventually, in_log
+from tests.waiting import PATIENCE_S
 
 from psephos.codec.control import Phase
 from psephos.codec.votes import partition_of, voter_key
@@ -161,7 +162,7 @@ async def test_ten_megabytes_are_refused_before_they_are_sent(client: Client) ->
     )
     reader, writer = await asyncio.open_connection("127.0.0.1", client.ingest.port)
     writer.write(head.encode() + b"x" * 1000)
-    answer = await asyncio.wait_for(reader.readuntil(b"\r\n"), 5)
+    answer = await asyncio.wait_for(reader.readuntil(b"\r\n"), PATIENCE_S)
     assert answer.startswith(b"HTTP/1.1 413 ")
     writer.close()
 
@@ -190,11 +191,11 @@ async def test_a_client_that_asks_first_is_told_to_go_on_or_why_not(client: Clie
             f"POST /v1/sessions/final/votes HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
             f"Authorization: Bearer {token}\r\nContent-Length: {length}\r\nExpect: 100-continue\r\n\r\n".encode()
         )
-        assert (await asyncio.wait_for(reader.readuntil(b"\r\n"), 5)).startswith(first)
+        assert (await asyncio.wait_for(reader.readuntil(b"\r\n"), PATIENCE_S)).startswith(first)
         if length == len(body):
             writer.write(body)
             await reader.readuntil(b"\r\n")
-            assert (await asyncio.wait_for(reader.readuntil(b"\r\n"), 5)).startswith(b"HTTP/1.1 202 ")
+            assert (await asyncio.wait_for(reader.readuntil(b"\r\n"), PATIENCE_S)).startswith(b"HTTP/1.1 202 ")
         writer.close()
 
 
@@ -302,7 +303,7 @@ async def test_phases_and_times_decide_whether_a_vote_comes_in(own: Client) -> N
     now = int(time.time() * 1000)
 
     async def wait_for(slug: str) -> tuple[int, dict[str, Any], Any]:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + PATIENCE_S
         while True:
             answer = await own.vote()
             if (slug == "accepted" and answer[0] == 202) or answer[1].get("type") == TYPE_BASE + slug:
@@ -322,8 +323,9 @@ async def test_phases_and_times_decide_whether_a_vote_comes_in(own: Client) -> N
     own.poll.control(Phase.PAUSED)
     answer = await wait_for("session-paused")
     assert int(answer[2]["Retry-After"]) > 0
-    own.poll.control(Phase.OPEN, closes_at=int(time.time() * 1000) + 1_500)
+    own.poll.control(Phase.OPEN, closes_at=now + 3_600_000)
     await wait_for("accepted")
+    own.poll.control(Phase.OPEN, closes_at=int(time.time() * 1000) + 500)
     answer = await wait_for("session-closed")
     assert (answer[0], problem(answer)) == (409, "session-closed")
     before = await asyncio.to_thread(records)

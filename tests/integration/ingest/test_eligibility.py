@@ -16,7 +16,7 @@ from tests.integration.ingest.conftest import Client, Ingest, Poll, eventually
 from tests.integration.ingest.test_a_vote import problem
 from tests.roles import program
 from tests.unit.ingest.test_published_keys import jwk, published
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_S, wait_until
 
 from psephos.codec.blocks import RecordClass, decode_block
 from psephos.dev.ports import free_port
@@ -116,11 +116,11 @@ async def test_a_rotation_and_an_outage_of_the_issuer_are_survived_while_votes_c
     assert metrics['psephos_ingest_jwks_fetches_total{outcome="failed"}'] >= 1
     assert ingest.reasons() == {}
 
+    await eventually(lambda: outcomes.count(202) > 20, "votes come in all the while")
     site.keys = [jwk("ES256", "second", second), jwk("ES256", "third", third)]
     await site.open()
     assert (await until_not(client, signed(poll, "third", third, "tim"), {401, 503}))[0] == 202
     assert set(outcomes) <= {202, 401}
-    assert outcomes.count(202) > 20
     assert set(outcomes[: outcomes.index(401)] if 401 in outcomes else outcomes) == {202}
     voting.cancel()
     withdrawn = await client.vote(token=signed(poll, "first", first, "late"))
@@ -128,7 +128,7 @@ async def test_a_rotation_and_an_outage_of_the_issuer_are_survived_while_votes_c
 
 
 async def until_not(client: Client, token: str, statuses: set[int]) -> tuple[int, dict[str, Any], Any]:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE_S
     while (answer := await client.vote(token=token))[0] in statuses:
         assert time.monotonic() < deadline, answer
         await asyncio.sleep(0.1)
@@ -186,7 +186,7 @@ async def test_a_roll_of_a_million_is_loaded_in_seconds_shared_and_replaced_whil
     replacement.write_text("new@example.org\nsubject-0000003@example.org\n")
     slowest = 0.0
     replacement.rename(source)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE_S
     while (await client.vote(subject="new@example.org"))[0] != 202:
         began = time.monotonic()
         assert (await client.vote(subject="subject-0000003@example.org"))[0] in (202, 429)
@@ -247,14 +247,14 @@ async def test_a_session_with_tokens_of_its_own_hands_none_out(client: Client) -
 async def test_an_address_gets_so_many_tokens_and_must_then_wait(
     poll: Poll, start: Start, http: aiohttp.ClientSession
 ) -> None:
-    limits = {"PSEPHOS_TRUSTED_PROXIES": 1, "PSEPHOS_INGEST_OPEN_RATE": 0.1, "PSEPHOS_INGEST_OPEN_BURST": 3}
+    limits = {"PSEPHOS_TRUSTED_PROXIES": 1, "PSEPHOS_INGEST_OPEN_RATE": 0.01, "PSEPHOS_INGEST_OPEN_BURST": 3}
     client = Client(poll, start(**limits).wait_ready(), http)
     for prefix in ("", "6.6.6.6, ", "7.7.7.7, "):  # what a client makes up does not make it another one
         assert (await anonymous(client, f"{prefix}203.0.113.5"))[0] == 201
     answer = await anonymous(client, "203.0.113.5")
     assert (answer[0], problem(answer)) == (429, "rate-limited")
-    assert 1 <= int(answer[2]["Retry-After"]) <= 10
-    assert answer[2]["RateLimit-Policy"] == '"address";q=3;w=30'
+    assert 1 <= int(answer[2]["Retry-After"]) <= 100
+    assert answer[2]["RateLimit-Policy"] == '"address";q=3;w=300'
     assert answer[2]["RateLimit"].startswith('"address";r=0;t=')
     assert (await anonymous(client, "203.0.113.6"))[0] == 201
     for host in range(3):
@@ -307,4 +307,4 @@ def counted(poll: Poll, records: int) -> dict[str, int]:
         totals = [sum(column) for column in zip(*(state.classes for state in states()), strict=True)]
         return {kind.name.lower(): totals[kind] for kind in RecordClass if totals[kind]}
     finally:
-        tally.stop(30)
+        tally.stop(PATIENCE_S)

@@ -13,6 +13,7 @@ from typing import Any
 import aiohttp
 import pytest
 from tests.integration.ingest.conftest import CREDENTIAL, Client, Ingest, Poll, eventually, in_log
+from tests.waiting import PATIENCE_S
 
 from psephos.codec.control import Phase
 from psephos.dev.ports import free_port
@@ -24,7 +25,7 @@ Start = Callable[..., Ingest]
 
 def last_line(ingest: Ingest) -> str:
     """What a person reads of an ingest that could not start; there must be no traceback."""
-    code = ingest.process.wait(60)
+    code = ingest.process.wait(PATIENCE_S)
     text = ingest.log.read_text()
     assert code == 2, text
     assert "Traceback" not in text
@@ -82,8 +83,8 @@ async def test_sigterm_under_load_loses_no_answer(poll: Poll, start: Start) -> N
     ]
     await eventually(lambda: len(answers) > 300, "votes under way")
     ingest.process.terminate()
-    await asyncio.wait_for(asyncio.gather(*voters), 30)
-    assert await asyncio.to_thread(ingest.process.wait, 30) == 0
+    await asyncio.wait_for(asyncio.gather(*voters), PATIENCE_S)
+    assert await asyncio.to_thread(ingest.process.wait, PATIENCE_S) == 0
 
     assert faults == []
     assert {answer["status"] for answer in answers} == {202}
@@ -114,7 +115,7 @@ async def test_sigterm_ends_a_batch_behind_a_line_that_is_answered(poll: Poll, s
             answers.append(json.loads(line))
             if len(answers) == 1_000:
                 ingest.process.terminate()
-    assert await asyncio.to_thread(ingest.process.wait, 30) == 0
+    assert await asyncio.to_thread(ingest.process.wait, PATIENCE_S) == 0
     assert [answer["line"] for answer in answers] == list(range(1, len(answers) + 1))
     assert {answer["status"] for answer in answers} == {202}
     assert len(in_log(poll, answers)) == len(answers) == poll.records()
@@ -190,7 +191,7 @@ def slug(answer: tuple[int, dict[str, Any], Any]) -> str:
 
 async def accepted_again(client: Client) -> None:
     """Votes until one is accepted."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE_S
     while (outcome := slug(await client.vote(subject="again"))) != "accepted":
         assert time.monotonic() < deadline, outcome
         await asyncio.sleep(0.05)
@@ -237,10 +238,11 @@ async def test_an_acknowledgement_behind_half_the_grace_makes_no_202(
     """The record is in the log in the end, but whether before the close marker nobody can promise."""
     client = Client(paused_poll, paused_start().wait_ready(), http)
     assert slug(await client.vote(subject="before")) == "accepted"
-    closes_at = int(time.time() * 1000) + 2_000
+    closes_at = int(time.time() * 1000) + 6_000
     paused_poll.control(Phase.OPEN, closes_at=closes_at, grace_ms=3_000)
     await eventually(lambda: len(client.ingest.events("session")) == 2, "the end is known")
     before = paused_poll.records()
+    await eventually(lambda: time.time() * 1000 > closes_at - 1_000, "soon over")
     pausable.kafka.pause()
     vote = asyncio.create_task(client.vote(subject="late"))
     await eventually(lambda: time.time() * 1000 > closes_at + 1_600, "half the grace has passed")
@@ -289,7 +291,7 @@ async def test_a_sealed_log_confirms_nothing_and_does_no_harm(
     client = Client(poll, start().wait_ready(), http)
     assert slug(await client.vote(subject="before")) == "accepted"
     LogAdmin(poll.settings).seal_votes()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE_S
     while (outcome := slug(await client.vote(subject="late"))) == "accepted":
         assert time.monotonic() < deadline
     assert outcome == "unconfirmed"

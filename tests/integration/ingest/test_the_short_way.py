@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from tests.integration.ingest.conftest import Client, Ingest, Poll, eventually, in_log
+from tests.waiting import PATIENCE_S
 
 Answer = tuple[int, dict[str, str], Any]
 
@@ -44,14 +45,14 @@ class Wire:
         self.send(data[-1:])
 
     async def answer(self) -> Answer:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_S):
             status, *lines = (await self._reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")[:-2]
             headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
             body = await self._reader.readexactly(int(headers["content-length"]))
         return int(status.split()[1]), headers, json.loads(body)
 
     async def ended(self) -> bool:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_S):
             return await self._reader.read() == b""
 
 
@@ -122,7 +123,7 @@ async def test_a_client_that_asks_to_close_or_asks_first_is_understood(shared: I
     wire = await Wire.to(shared)
     data = request(shared.poll.token("asks-first"), Expect="100-continue")
     wire.send(data[:-19])
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_S):
         assert (await wire._reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 100 ")
     wire.send(data[-19:])
     assert (await wire.answer())[0] == 202
@@ -143,7 +144,7 @@ async def test_clients_that_leave_before_their_answers_leave_nothing_behind(poll
     wire.send(request(poll.token("stays")))
     assert (await wire.answer())[0] == 202
     await eventually(lambda: ingest.metrics()["psephos_ingest_connections"] == 1, "the others have gone")
-    assert ingest.metrics()["psephos_ingest_in_flight"] == 0
+    await eventually(lambda: ingest.metrics()["psephos_ingest_in_flight"] == 0, "nothing is under way")
     assert not ingest.events("request failed")
     wire.writer.close()
 
@@ -154,20 +155,21 @@ async def test_votes_that_are_under_way_when_it_is_to_end_are_answered(own: Clie
     for number, wire in enumerate(wires):
         wire.send(request(own.poll.token(f"last-{number}")))
         await wire.writer.drain()
+    first = await wires[0].answer()  # so that it has begun to take them
     own.ingest.process.terminate()
-    answers = [await wire.answer() for wire in wires]
+    answers = [first, *[await wire.answer() for wire in wires[1:]]]
     assert {status for status, _, _ in answers} <= {202, 503}
     taken = [answer for status, _, answer in answers if status == 202]
     assert taken
     assert len(in_log(own.poll, taken)) == len(taken)
-    assert await asyncio.to_thread(own.ingest.process.wait, 40) == 0
+    assert await asyncio.to_thread(own.ingest.process.wait, PATIENCE_S) == 0
 
 
 async def test_an_idle_connection_is_closed_and_one_with_a_vote_under_way_is_not(poll: Poll, start: Any) -> None:
-    ingest = await asyncio.to_thread(start(PSEPHOS_INGEST_IDLE_S=1).wait_ready)
+    ingest = await asyncio.to_thread(start(PSEPHOS_INGEST_IDLE_S=3).wait_ready)
     wire = await Wire.to(ingest)
     for number in range(4):
-        await asyncio.sleep(0.5)  # longer than the limit in all, never at rest for so long
+        await asyncio.sleep(1)  # longer than the limit in all, never at rest for so long
         wire.send(request(poll.token(f"steady-{number}")))
         assert (await wire.answer())[0] == 202
     assert await wire.ended()
