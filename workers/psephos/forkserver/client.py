@@ -17,7 +17,7 @@ from pathlib import Path
 from psephos.forkserver.messages import Channel, Ended, Failed, Reply, Request, Signal, Start, Started
 from psephos.process import DEFAULT_GRACE, POLL_INTERVAL, Child, ProcessError, spawn
 
-REPLY_TIMEOUT_S = 60.0  # the first reply waits for the imports, on a machine that has other things to do
+REPLY_TIMEOUT_S = 180.0  # the first reply waits for the imports, which took 55 s with 25 others wanting each core
 ORPHANS_TIMEOUT_S = 5.0  # for the kernel to end the children of a fork server that has ended
 KILLED = -int(signal.SIGKILL)
 # What the interpreter, its allocator and its imports read at their start. All other variables are the children's:
