@@ -12,6 +12,8 @@ from hypothesis import settings
 from tests import guards, scheduling, servers
 from tests.faults import report
 
+from psephos.dev.servers import Backends
+
 LAST_LINES = 80  # of the log of a role
 
 # Shared machines have slow moments: a property is judged by its answer, not by the clock.
@@ -45,6 +47,22 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         long = [item for item in items if item.get_closest_marker("long")]
         config.hook.pytest_deselected(items=long)
         items[:] = [item for item in items if item not in long]
+
+
+@pytest.fixture(scope="session")
+def backends(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Backends | servers.Servers]:
+    """One Kafka, Redis and DynamoDB Local for the whole run: ``.kafka_bootstrap``, ``.redis_url`` and so on.
+
+    Every test names its topics, tables, keys and groups with ``unique``, or after a session's uid. A test that
+    kills or pauses a server starts a stack of its own instead.
+    """
+    if (running := servers.told(request.config)) is not None:
+        yield running
+        return
+    with Backends(tmp_path_factory.mktemp("backends"), dynamodb_in_memory=True) as own:
+        yield own
 
 
 @pytest.hookimpl(wrapper=True)

@@ -11,10 +11,11 @@ from pathlib import Path
 from psephos.forkserver import ForkedProcess, ForkServer, can_fork
 from psephos.process import Child, ChildProcess
 
-ROLES = ("ingest", "tally", "projector", "gateway", "recount")
+ROLES = [f"psephos.{role}.main" for role in ("ingest", "tally", "projector", "gateway", "recount")]
 _AT_START_ONLY = {"PYTHONPATH"}  # what an interpreter reads when it is executed and never again
 
-_server = ForkServer([*(f"psephos.{role}.main" for role in ROLES), "psephos.cli", "psephos_operator.main"])
+_roles = ForkServer([*ROLES, "psephos.cli"])
+_operators = ForkServer(["psephos_operator.main"])  # apart: to import a client of Kubernetes takes a second
 
 
 def program(
@@ -28,4 +29,5 @@ def program(
     """`python -m module arguments`, not started; executed if a `wrapper` runs the command that follows it."""
     if wrapper or not _AT_START_ONLY.isdisjoint(env) or not can_fork():
         return ChildProcess(name, [*wrapper, sys.executable, "-m", module, *arguments], log, env=env)
-    return ForkedProcess(_server, name, module, arguments, log, env)
+    server = _operators if module == "psephos_operator" else _roles
+    return ForkedProcess(server, name, module, arguments, log, env)

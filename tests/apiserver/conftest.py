@@ -1,4 +1,4 @@
-"""One real API server a worker of the run, and a namespace of its own for each test."""
+"""One real API server, and a namespace of its own for each test. Kafka, Redis and DynamoDB Local are the run's."""
 
 import re
 import uuid
@@ -7,20 +7,11 @@ from collections.abc import Iterator
 import pytest
 from tests.apiserver.cluster import Cluster
 
-from psephos.dev.servers import Backends
-
 
 @pytest.fixture(scope="package")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """The shared API server, ready, with every definition installed."""
     with Cluster(tmp_path_factory.mktemp("cluster")) as running:
-        yield running
-
-
-@pytest.fixture(scope="package")
-def backends(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backends]:
-    """Kafka, Redis and DynamoDB Local, shared by all tests of this folder."""
-    with Backends(tmp_path_factory.mktemp("backends"), dynamodb_in_memory=True) as running:
         yield running
 
 

@@ -15,7 +15,7 @@ from tests.faults.dynamodb_proxy import DynamoProxy
 from tests.faults.oracle import Audit, Session, audit, audit_ledger, published_ends
 from tests.faults.rows import ROWS
 from tests.harness import PARTITIONS, Running
-from tests.waiting import PATIENCE_S, READY_S
+from tests.waiting import PATIENCE_S, READY_S, pause_s
 
 from psephos.dev.servers import Backends
 from psephos.recount.job import audit as recount
@@ -189,10 +189,11 @@ def watched(running: Running) -> Session:
 
 def wait(happened: Any, what: str, timeout: float = PATIENCE_S, every: float = 0.1) -> Any:
     """The first true value of `happened()`, asked seldom: the machine is busy with the fault itself."""
-    deadline = time.monotonic() + timeout
+    began = time.monotonic()
     while not (value := happened()):
-        assert time.monotonic() < deadline, f"not within {timeout:.0f} s: {what}"
-        time.sleep(every)
+        passed = time.monotonic() - began
+        assert passed < timeout, f"not within {timeout:.0f} s: {what}"
+        time.sleep(max(every, pause_s(passed)))
     return value
 
 

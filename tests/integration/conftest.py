@@ -1,8 +1,4 @@
-"""Real servers for integration tests: one Kafka, Redis and DynamoDB Local for the whole run.
-
-Tests share them, so every test names its topics, tables, keys and groups with ``unique``. A test that kills or
-pauses a server starts a stack of its own instead.
-"""
+"""What integration tests share: names that no other test uses, and an object store."""
 
 import re
 import uuid
@@ -10,21 +6,6 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from tests.s3 import S3
-from tests.servers import Servers, told
-
-from psephos.dev.servers import Backends
-
-
-@pytest.fixture(scope="session")
-def backends(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Backends | Servers]:
-    """The shared servers, ready: ``.kafka_bootstrap``, ``.redis_url``, ``.dynamodb_endpoint``."""
-    if (running := told(request.config)) is not None:
-        yield running
-        return
-    with Backends(tmp_path_factory.mktemp("backends"), dynamodb_in_memory=True) as own:
-        yield own
 
 
 @pytest.fixture(scope="session")

@@ -99,12 +99,16 @@ class Server(ABC):
         Raises:
             StackError: the process has ended.
         """
+        self.require_running()
+        return self.ready()
+
+    def require_running(self) -> None:
+        """Raises StackError if the process has ended, with what it said last."""
         if not self.process.running:
             raise StackError(
                 f"{self.name} ended with exit code {self.process.exit_code} before it was ready:"
                 f" {self.process.last_words() or 'it said nothing'} (log: {self.process.log})"
             )
-        return self.ready()
 
     def restart(self, *, fresh: bool = False, timeout: float = READY_TIMEOUT) -> None:
         """Stop if it runs, start on the same port, and wait until ready; ``fresh`` forgets all data."""
@@ -278,8 +282,10 @@ class Kafka:
         Raises:
             StackError: one has ended.
         """
+        for broker in self.brokers:
+            broker.require_running()
         ids = {broker.node.node_id for broker in self.brokers}
-        return all(broker.check_ready() and broker.sees() >= ids for broker in self.brokers)
+        return all(broker.sees() >= ids for broker in self.brokers)
 
     def wait_ready(self, timeout: float = READY_TIMEOUT) -> None:
         """Wait until every broker sees all of them in service.
