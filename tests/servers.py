@@ -42,6 +42,10 @@ class ForAll:
         if exitstatus == pytest.ExitCode.OK:  # else somebody may want to read their logs
             shutil.rmtree(self._running.folder, ignore_errors=True)
 
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if self._running is not None and self._running.folder.exists():
+            terminalreporter.write_line(f"logs of the shared servers: {self._running.folder}")
+
 
 def told(config: pytest.Config) -> Servers | None:
     """The servers of a parallel run, in one of its processes."""

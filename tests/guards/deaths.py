@@ -18,10 +18,12 @@ from typing import Any
 import pytest
 from tests.guards import leftovers
 from tests.guards.worker import FOLDER, LEADER, OUTPUTS, read_state
+from xdist.workermanage import NodeManager
 
 LAST_LINES = 80  # of each output
 LOOK_S = 0.5
 STACKS_S = 5.0  # for a hung process to write where its threads stand
+EXIT_S = 45.0  # for a process that has finished its tests; xdist kills it after that
 GRACE_S = 15.0  # for the other processes to end their servers in order
 
 
@@ -38,6 +40,7 @@ class Watch:
         self._late: list[str] = []
         self._over = threading.Event()
         config.option.maxworkerrestart = "0"
+        NodeManager.EXIT_TIMEOUT = EXIT_S
         threading.Thread(target=self._look, name="watch", daemon=True).start()
 
     @pytest.hookimpl(optionalhook=True)
@@ -79,6 +82,7 @@ class Watch:
             terminalreporter.write_line("\n".join(self._late))
         if self._folder.exists():
             terminalreporter.write_line(f"last output of each test process: {self._folder}")
+            terminalreporter.write_line(f"logs of roles, by test: {self._config._tmp_path_factory.getbasetemp()}")  # type: ignore[attr-defined]
 
     # --- Of one process
 

@@ -20,9 +20,9 @@ LEADER = "psephos leader"
 STATE = "state"
 OUTPUTS = ("stdout", "stderr", "log")
 """What the test under way wrote so far; what the process wrote beside its tests, stacks of a crash among it."""
-START_S = 300.0  # to load and collect all tests, on a machine that is busy
-END_S = 120.0  # for the servers that the process started
-MARGIN_S = 30.0  # over a test's own time limit, which ends it in most cases
+START_S = 600.0  # to load and collect all tests, on a machine that is busy
+END_S = 300.0  # to end the servers that the process started
+MARGIN_S = 120.0  # over a test's own time limit, which ends it in most cases, and then its fixtures are torn down
 
 
 class State(NamedTuple):

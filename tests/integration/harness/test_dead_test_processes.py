@@ -85,6 +85,7 @@ def inner(folder: Path, *arguments: str, **variables: str) -> Run:
         env={
             **{name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COV_"))},
             "PYTHONPATH": str(ROOT),
+            "TMPDIR": str(folder),
             "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
             **variables,
         },
@@ -133,6 +134,7 @@ def many(tmp_path: Path) -> Path:
         ("collecting", "SIGABRT", "died by SIGABRT while starting\n"),
         ("after its end", "SIGABRT", "died by SIGABRT while ending\n"),
     ],
+    ids=["abort", "kill", "stop", "kill-between-tests", "abort-collecting", "abort-after-its-end"],
 )
 def test_a_test_process_that_dies_ends_the_run_by_name_and_leaves_nothing(
     many: Path, when: str, number: str, said: str
@@ -143,6 +145,7 @@ def test_a_test_process_that_dies_ends_the_run_by_name_and_leaves_nothing(
     assert re.search(rf"test process gw\d \(process \d+\) {re.escape(said)}", run.said)
     if number != "SIGKILL":
         assert "Fatal Python error: Aborted" in run.said, "where its threads stood"
+    assert f"last output of each test process: {many}/psephos-test-processes-" in run.said
     if when == "a test":
         assert "FAILED tests/unit/test_zz.py::test_that_starts_processes" in run.said
         assert "a word of the test" in run.said
@@ -178,7 +181,7 @@ def test_what_is_skipped_or_expected_to_fail_counts_as_failed(tmp_path: Path) ->
 
 def test_a_run_that_passes_leaves_no_folder_of_its_processes(many: Path) -> None:
     (many / "tests/unit/test_zz.py").unlink()
-    run = inner(many, *PARALLEL, WHEN="never", TMPDIR=str(many))
+    run = inner(many, *PARALLEL, WHEN="never")
     assert run.code == 0
     assert "17 passed" in run.said
     assert list(many.glob("psephos-test-processes-*")) == []
