@@ -67,7 +67,7 @@ def register(cluster: Cluster, namespace: str, port: int, path: str = PATH, poli
         "failurePolicy": policy,
         "sideEffects": "None",
         "admissionReviewVersions": ["v1"],
-        "timeoutSeconds": 5,
+        "timeoutSeconds": 30,  # the most: an API server that is only slow is no refusal
     }
     cluster.admin.apply(
         {

@@ -234,9 +234,7 @@ def test_view_reads_edit_changes_and_only_admin_deletes(cluster: Cluster, namesp
             cluster.admin.create(binding(namespace, person, role["metadata"]["name"]))
         people[person] = cluster.service_account(namespace, person)
     session = example_session(namespace)
-    wait_until(
-        lambda: cluster.service_account(namespace, "admin") and _may(people["admin"], namespace), "roles", 60
-    )
+    wait_until(lambda: cluster.service_account(namespace, "admin") and _may(people["admin"], namespace), "roles")
     with pytest.raises(Refused, match="forbidden"):
         people["view"].create(session)
     people["edit"].create(session)

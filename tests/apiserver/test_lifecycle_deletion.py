@@ -74,7 +74,7 @@ def scene(cluster: Cluster, backends: Backends, tmp_path_factory: pytest.TempPat
     add_token_key(cluster, namespace)
     folder = tmp_path_factory.mktemp("deletion")
     with (
-        Operator(cluster, backends, namespace, folder, cleanup_s="20", resync_s="2") as operator,
+        Operator(cluster, backends, namespace, folder, resync_s="2") as operator,
         all_available(cluster.admin, namespace),
     ):
         yield Scene(cluster, operator, namespace)
@@ -107,8 +107,17 @@ def test_a_session_of_the_same_name_has_keys_of_its_own(scene: Scene) -> None:
 
 
 def test_rows_are_not_taken_from_under_pods_that_run_and_a_deletion_is_held_up_for_a_time_only(
-    scene: Scene,
+    cluster: Cluster, backends: Backends, namespace: str, tmp_path: Path
 ) -> None:
+    add_token_key(cluster, namespace)
+    with (
+        Operator(cluster, backends, namespace, tmp_path, cleanup_s="20", resync_s="2") as operator,
+        all_available(cluster.admin, namespace),
+    ):
+        _hold_up(Scene(cluster, operator, namespace))
+
+
+def _hold_up(scene: Scene) -> None:
     vote = scene.vote(Phase.OPEN, "Delete")
     labels = {"psephos.dev/session": vote.name, "psephos.dev/session-uid": vote.uid}
     pod = {

@@ -28,9 +28,7 @@ def test_strimzi_makes_the_topics_and_leaves_them_alone_from_closing_on(
     def topics() -> list[Manifest]:
         return cluster.admin.list("kafka.strimzi.io/v1beta2", "KafkaTopic", keyed)
 
-    with Operator(
-        cluster, backends, keyed, tmp_path, strimzi_cluster="main", strimzi_namespace=keyed, cleanup_s="20"
-    ) as operator:
+    with Operator(cluster, backends, keyed, tmp_path, strimzi_cluster="main", strimzi_namespace=keyed) as operator:
         vote = Vote(cluster, keyed, deletionPolicy="Delete").create()
         vote.wait_("Progressing", "True", "TopicsPending")
         assert len(topics()) == 3

@@ -62,7 +62,6 @@ def settle(vote: Vote) -> None:
     wait_until(
         lambda: vote.status.get("observedGeneration") == vote.now["metadata"]["generation"],
         "the spec has been taken in",
-        60,
     )
 
 
@@ -397,7 +396,6 @@ def test_a_session_at_rest_and_an_operator_of_the_next_version_change_nothing(
             wait_until(
                 lambda: first.metric('psephos_operator_reconciles_total{outcome="done"}') >= looks + 6,
                 "every session was looked at again, three times",
-                90,
             )
             assert _changed(before, votes) == {}
         with Operator(cluster, backends, namespace, tmp_path, "next", image="psephos:next") as after:

@@ -63,15 +63,11 @@ def test_definitions_are_used_from_when_they_come_and_missed_by_nobody_when_they
         ):
             vote = Vote(own, namespace, capacity=LARGE, deletionPolicy="Delete").create()
             vote.wait_phase("Open")
-            wait_until(
-                lambda: "StatefulSet/lunch-tally" in vote.children_of("apps/v1", "StatefulSet"), "it runs", 60
-            )
+            wait_until(lambda: "StatefulSet/lunch-tally" in vote.children_of("apps/v1", "StatefulSet"), "it runs")
 
             restore(own, *optional)
             wait_until(lambda: _has(vote, "keda.sh/v1alpha1", "ScaledObject"), "KEDA is used")
-            wait_until(
-                lambda: vote.children_of("monitoring.coreos.com/v1", "PodMonitor"), "Prometheus is used", 60
-            )
+            wait_until(lambda: vote.children_of("monitoring.coreos.com/v1", "PodMonitor"), "Prometheus is used")
 
             for definition in optional:
                 remove(own, definition)

@@ -37,7 +37,7 @@ __all__ = ["Backends", "DynamoDBLocal", "Kafka", "KafkaBroker", "Redis", "Server
 QUICK_JAVA = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-XX:-UsePerfData", "-Xmx512m")
 
 #: Seconds that a server may take to become ready, on a busy machine with a cold disk.
-READY_TIMEOUT = 60.0
+READY_TIMEOUT = 180.0  # a JVM on a machine that has other things to do; one that has ended is named at once
 
 
 class Server(ABC):
