@@ -32,7 +32,8 @@ test: setup ## all tests, on real servers
 
 .PHONY: test-fast
 test-fast: stack ## unit tests and one whole election, in a minute and a half; no API server
-	$(RUN) pytest -n 3 --dist loadscope --no-loadscope-reorder tests/unit tests/integration/elections/test_burlington.py
+	$(RUN) pytest -n 3 --dist loadscope --no-loadscope-reorder --hypothesis-profile fast \
+		tests/unit tests/integration/elections/test_burlington.py
 
 .PHONY: cluster
 cluster: ## a Kubernetes cluster of two nodes on this machine, without Docker too

@@ -18,6 +18,7 @@ LAST_LINES = 80  # of the log of a role
 
 # Shared machines have slow moments: a property is judged by its answer, not by the clock.
 settings.register_profile("psephos", deadline=None)
+settings.register_profile("fast", deadline=None, max_examples=20)  # `make test-fast`
 settings.load_profile("psephos")
 
 
