@@ -16,7 +16,7 @@ from tests.apiserver.api import Api, Manifest, Refused
 from tests.apiserver.cluster import Cluster
 from tests.apiserver.kubelet import set_complete, set_failed
 from tests.roles import program
-from tests.waiting import wait_until
+from tests.waiting import READY_S, wait_until
 
 from psephos.codec.votes import encode_vote, partition_of, voter_key
 from psephos.dev.ports import free_port
@@ -161,7 +161,8 @@ class Vote:
         return False
 
     def wait_phase(self, phase: str) -> None:
-        wait_until(lambda: self.phase == phase, f"{self.name} is {phase}; {self.status}")
+        """Several processes may have to start, one after the other, before it is."""
+        wait_until(lambda: self.phase == phase, f"{self.name} is {phase}; {self.status}", READY_S)
 
     def wait_(self, kind: str, status: str = "True", reason: str = "") -> None:
         wait_until(lambda: self.is_(kind, status, reason), f"{self.name}: {kind} is {status} {reason}")

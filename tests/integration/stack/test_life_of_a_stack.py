@@ -15,7 +15,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, Topi
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 from tests.guards.leftovers import BOUND
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_S, READY_S, wait_until
 
 from psephos.dev.ports import listeners
 from psephos.dev.servers import Backends, Kafka, StackError
@@ -50,10 +50,10 @@ def holder(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
 
 def create_topic(kafka: Kafka, name: str, *, replicas: int = 1) -> None:
     admin = AdminClient({"bootstrap.servers": kafka.address})
-    admin.create_topics([NewTopic(name, num_partitions=1, replication_factor=replicas)])[name].result(20)
+    admin.create_topics([NewTopic(name, num_partitions=1, replication_factor=replicas)])[name].result(PATIENCE_S)
 
 
-def write(kafka: Kafka, topic: str, value: bytes, *, timeout: float = 20.0) -> KafkaError | None:
+def write(kafka: Kafka, topic: str, value: bytes, *, timeout: float = PATIENCE_S) -> KafkaError | None:
     """Returns None when all replicas in sync have it, else why not within ``timeout`` seconds."""
     producer = Producer(
         {
@@ -72,10 +72,10 @@ def write(kafka: Kafka, topic: str, value: bytes, *, timeout: float = 20.0) -> K
 def read_all(kafka: Kafka, topic: str) -> list[bytes | None]:
     consumer = Consumer({"bootstrap.servers": kafka.address, "group.id": "reader", "log_level": 0})
     try:
-        _low, high = consumer.get_watermark_offsets(TopicPartition(topic, 0), timeout=20)
+        _low, high = consumer.get_watermark_offsets(TopicPartition(topic, 0), timeout=PATIENCE_S)
         consumer.assign([TopicPartition(topic, 0, 0)])
         values: list[bytes | None] = []
-        for message in consumer.consume(high, timeout=20):
+        for message in consumer.consume(high, timeout=PATIENCE_S):
             assert message.error() is None
             values.append(message.value())
         return values
@@ -132,7 +132,7 @@ def test_the_virtual_machines_take_their_classes_from_the_archives_that_setup_ma
 def test_topics_are_not_created_by_being_named(own: Backends) -> None:
     consumer = Consumer({"bootstrap.servers": own.kafka_bootstrap, "group.id": "reader", "log_level": 0})
     with pytest.raises(KafkaException, match=r"Unknown (topic|partition)"):
-        consumer.get_watermark_offsets(TopicPartition("never-created", 0), timeout=10)
+        consumer.get_watermark_offsets(TopicPartition("never-created", 0), timeout=PATIENCE_S)
     consumer.close()
     assert "never-created" not in AdminClient({"bootstrap.servers": own.kafka_bootstrap}).list_topics().topics
 
@@ -163,7 +163,7 @@ def test_a_killed_redis_comes_back_empty_on_its_port(own: Backends) -> None:
 
 
 def test_a_paused_redis_keeps_its_connections_and_answers_when_resumed(own: Backends) -> None:
-    client = redis.Redis.from_url(own.redis_url, socket_timeout=0.3)
+    client = redis.Redis.from_url(own.redis_url, socket_timeout=2)
     client.set("frame", "1")
     own.redis.pause()
     assert not own.redis.ready()
@@ -236,7 +236,7 @@ def test_ctrl_c_and_sigterm_stop_every_server(holder: subprocess.Popen[str], num
     pids = [int(pid) for pid in holder.stdout.readline().split()]
     assert len(pids) == 3
     os.killpg(holder.pid, number)
-    said, _ = holder.communicate(timeout=30)
+    said, _ = holder.communicate(timeout=READY_S)
     assert said == "stopped\n"
     assert holder.returncode == 0
     assert gone(pids)
