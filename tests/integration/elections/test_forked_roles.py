@@ -96,8 +96,8 @@ def metrics(port: int) -> str:
 
 
 def families(text: str) -> set[str]:
-    """Names and types of all series."""
-    return set(re.findall(r"^# TYPE (.*)$", text, re.MULTILINE))
+    """Names and types of all series, but for when each was made: that shows with the first value of a label."""
+    return set(re.findall(r"^# TYPE (\S+(?<!_created) \w+)$", text, re.MULTILINE))
 
 
 def sample(text: str, name: str) -> float:

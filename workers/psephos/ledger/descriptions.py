@@ -12,12 +12,17 @@ from botocore.loaders import Loader, create_loader
 
 _OF_EVERY_SERVICE = ("endpoints", "partitions", "sdk-default-configuration")
 _OF_DYNAMODB = ("service-2", "endpoint-rule-set-1")
+# The ledger, and what gives credentials for it.
+_REACHED = frozenset({"dynamodb", "sts", "sso", "portal.sso", "oidc"})
 
 
 def read_descriptions() -> None:
-    """Reads all that a client of DynamoDB is made from."""
+    """Reads all that a client of DynamoDB is made from, and forgets the endpoints of 300 other services."""
     for name in _OF_EVERY_SERVICE:
         _loader().load_data_with_path(name)
+    for partition in _loader().load_data("endpoints")["partitions"]:
+        services = partition["services"]
+        partition["services"] = {name: services[name] for name in services.keys() & _REACHED}
     for kind in _OF_DYNAMODB:
         _loader().load_service_model("dynamodb", kind, api_version=None)  # as botocore asks for it: it is kept so
 

@@ -11,8 +11,8 @@ from psephos.supervisor import HANG_S, Supervised, Supervisor
 
 _COMMAND = "psephos.cli"
 _IMPORTED = (
+    "psephos.ledger.described",  # first: what it reads and forgets leaves room for the others
     "psephos.cli.app",
-    "psephos.ledger.described",
     *(f"psephos.{role}.main" for role in ("ingest", "gateway", "projector", "tally")),
 )
 # A dozen threads of a role's clients would get an arena each, as many as eight times the number of cores.
