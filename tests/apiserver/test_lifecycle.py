@@ -141,14 +141,16 @@ def test_a_session_is_prepared_before_it_opens_and_opens_in_its_second(
 def test_an_operator_that_was_away_at_the_end_goes_on_where_the_protocol_stands(
     cluster: Cluster, backends: Backends, keyed: str, tmp_path: Path
 ) -> None:
-    closes, closes_ms = moment(30)
     with Operator(cluster, backends, keyed, tmp_path) as operator:
-        vote = Vote(cluster, keyed, closesAt=closes).create()
+        vote = Vote(cluster, keyed).create()
         vote.wait_phase("Open")
         with ExitStack() as pods:
             pods.enter_context(tally(cluster.admin, vote, tmp_path))
             pods.enter_context(jobs_run(cluster.admin, keyed, tmp_path))
             cast(operator, vote, 12)
+            closes, closes_ms = moment(20)
+            vote.change(closesAt=closes)
+            wait_until(lambda: _closes_at(vote, operator) == closes_ms, "the end is announced")
             operator.kill()
             assert time.time() * 1000 < closes_ms, "it died before the end"
             wait_until(lambda: time.time() * 1000 > closes_ms + 3_000, "the end has come, and nobody closed")
@@ -158,6 +160,11 @@ def test_an_operator_that_was_away_at_the_end_goes_on_where_the_protocol_stands(
         closing = closing_of(vote.ledger(operator))
         assert closing == Closing(closes_ms, 1_000), "the end is when it was, not when the operator came back"
         check_final(operator, vote, 12)
+
+
+def _closes_at(vote: Vote, operator: Operator) -> int | None:
+    control = read_control(vote.settings(operator))
+    return control.closes_at if control else None
 
 
 def test_the_ledgers_end_counts_and_not_the_specs(cluster: Cluster, operator: Operator, keyed: str) -> None:
