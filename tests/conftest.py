@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from hypothesis import settings
-from tests import guards, scheduling, servers
+from tests import guards, roles, scheduling, servers
 from tests.faults import report
 
 from psephos.dev.servers import Backends
@@ -48,6 +48,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         long = [item for item in items if item.get_closest_marker("long")]
         config.hook.pytest_deselected(items=long)
         items[:] = [item for item in items if item not in long]
+
+
+def pytest_sessionfinish() -> None:
+    """Before the guards look for what is left."""
+    roles.end_fork_servers()
 
 
 @pytest.fixture(scope="session")

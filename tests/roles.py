@@ -14,7 +14,7 @@ from psephos.process import Child, ChildProcess
 ROLES = [f"psephos.{role}.main" for role in ("ingest", "tally", "projector", "gateway", "recount")]
 _AT_START_ONLY = {"PYTHONPATH"}  # what an interpreter reads when it is executed and never again
 
-_roles = ForkServer([*ROLES, "psephos.cli"])
+_roles = ForkServer([*ROLES, "psephos.cli.app", "psephos.ledger.described"])
 _operators = ForkServer(["psephos_operator.main"])  # apart: to import a client of Kubernetes takes a second
 
 
@@ -31,3 +31,9 @@ def program(
         return ChildProcess(name, [*wrapper, sys.executable, "-m", module, *arguments], log, env=env)
     server = _operators if module == "psephos_operator" else _roles
     return ForkedProcess(server, name, module, arguments, log, env)
+
+
+def end_fork_servers() -> None:
+    """Ends the processes that roles were forked from, and every role that still runs."""
+    for server in (_roles, _operators):
+        server.close()
