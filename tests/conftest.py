@@ -13,6 +13,7 @@ from tests import guards, roles, scheduling, servers
 from tests.faults import report
 
 from psephos.dev.servers import Backends
+from psephos.log import admin_process
 
 LAST_LINES = 80  # of the log of a role
 
@@ -51,8 +52,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_sessionfinish() -> None:
-    """Before the guards look for what is left."""
+    """Before the guards look for what is left: what serves all tests of this process ends with them."""
     roles.end_fork_servers()
+    admin_process.shared.end()
 
 
 @pytest.fixture(scope="session")
