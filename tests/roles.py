@@ -10,9 +10,10 @@ from pathlib import Path
 
 from psephos.forkserver import ForkedProcess, ForkServer, can_fork
 from psephos.process import Child, ChildProcess
+from psephos.tally.crash import CRASH, STOP
 
 ROLES = [f"psephos.{role}.main" for role in ("ingest", "tally", "projector", "gateway", "recount")]
-_AT_START_ONLY = {"PYTHONPATH"}  # what an interpreter reads when it is executed and never again
+_READ_AT_START = {"PYTHONPATH", CRASH, STOP}  # by the interpreter, and by a module when it is imported
 
 _roles = ForkServer([*ROLES, "psephos.cli.app", "psephos.ledger.described"])
 _operators = ForkServer(["psephos_operator.main"])  # apart: to import a client of Kubernetes takes a second
@@ -27,7 +28,7 @@ def program(
     wrapper: Sequence[str] = (),
 ) -> Child:
     """`python -m module arguments`, not started; executed if a `wrapper` runs the command that follows it."""
-    if wrapper or not _AT_START_ONLY.isdisjoint(env) or not can_fork():
+    if wrapper or not _READ_AT_START.isdisjoint(env) or not can_fork():
         return ChildProcess(name, [*wrapper, sys.executable, "-m", module, *arguments], log, env=env)
     server = _operators if module == "psephos_operator" else _roles
     return ForkedProcess(server, name, module, arguments, log, env)
