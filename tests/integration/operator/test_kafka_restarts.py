@@ -26,8 +26,9 @@ from psephos_operator.backends import Backends
 ROOT = Path(__file__).parents[3]
 ABORTED = -6  # SIGABRT
 ASSERTION = "rd_kafka_enq_once_del_source_return"
-AWAY_S = 12.0  # longer than the question's time-out: what has timed out is what aborts
-LONG_AWAY = 5  # the first restart of so many takes that long
+AWAY_S = 20.0  # twice the question's time-out: what has timed out is what aborts
+LONG_AWAY = 5  # the first restart of so many takes that long, and each while nothing has aborted
+MORE = 5  # restarts, where the fault has not shown itself by then: the product has to survive them too
 quiet = logging.getLogger("quiet")
 quiet.propagate = False
 quiet.addHandler(logging.NullHandler())
@@ -62,8 +63,10 @@ def restart_under_questions(folder: Path, restarts: int) -> None:
             wait_until(
                 lambda: min(product.answers().values(), default=0), "each request has been answered", READY_S
             )
-            for number in range(1, restarts + 1):
-                restart(kafka, AWAY_S if number % LONG_AWAY == 1 else 0.0)
+            for number in range(1, restarts + MORE + 1):
+                if number > restarts and aborted:
+                    break
+                restart(kafka, AWAY_S if number % LONG_AWAY == 1 or not aborted else 0.0)
                 wait_until(product.answering_again(), "each request is answered again", READY_S)
                 wait_until(owned, "the worker owns all again", READY_S)
                 if not mutant.process.running:
