@@ -182,6 +182,7 @@ def _vote(world: World, votes: list[int]) -> None:
 def _until(process: Process, at: str) -> None:
     process.step()
     while process.at != at:
+        assert process.alive, f"{process.name} ended before {at}: {process.failure!r}"
         process.step()
 
 

@@ -471,7 +471,7 @@ class _Log:
 class _Admin:
     """Stands in for LogAdmin."""
 
-    def __init__(self, _settings: object) -> None: ...
+    def __init__(self, _settings: object, *, isolated: bool = True) -> None: ...
 
     def seal_votes(self) -> None:
         point("seal on its way")
