@@ -10,12 +10,12 @@ from pathlib import Path
 
 from psephos.forkserver import ForkedProcess, ForkServer, can_fork
 from psephos.process import Child, ChildProcess
+from psephos.serve.roles import IMPORTED
 from psephos.tally.crash import CRASH, STOP
 
-ROLES = [f"psephos.{role}.main" for role in ("ingest", "tally", "projector", "gateway", "recount")]
 _READ_AT_START = {"PYTHONPATH", CRASH, STOP}  # by the interpreter, and by a module when it is imported
 
-_roles = ForkServer([*ROLES, "psephos.cli.app", "psephos.ledger.described"])
+_roles = ForkServer([*IMPORTED, "psephos.recount.main"])
 _operators = ForkServer(["psephos_operator.main"])  # apart: to import a client of Kubernetes takes a second
 
 

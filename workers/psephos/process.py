@@ -88,6 +88,13 @@ class Child(ABC):
     def _signal_group(self, number: signal.Signals) -> None:
         """Send a signal to the process and whatever shares its process group, if it has not ended."""
 
+    def _begin_log(self) -> None:
+        """Makes the log file where there is none, and notes where the lines of this start begin."""
+        if self.log is not None:
+            self.log.parent.mkdir(parents=True, exist_ok=True)
+            with self.log.open("ab") as output:
+                self._log_start = output.tell()
+
     @property
     def running(self) -> bool:
         """Whether the process has been started and has not ended (a paused one is running)."""
@@ -212,12 +219,11 @@ class ChildProcess(Child):
 
     @contextmanager
     def _output(self) -> Iterator[int | IO[bytes]]:
+        self._begin_log()
         if self.log is None:
             yield sys.stderr.fileno()
             return
-        self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as output:
-            self._log_start = output.tell()
             yield output
 
     def _signal(self, number: signal.Signals) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from psephos.forkserver.messages import Channel, Ended, Failed, Reply, Request, Signal, Start, Started
-from psephos.process import DEFAULT_GRACE, POLL_INTERVAL, Child, ProcessError, spawn
+from psephos.process import DEFAULT_GRACE, POLL_INTERVAL, Child, ChildProcess, ProcessError, spawn
 
 REPLY_TIMEOUT_S = 180.0  # the first reply waits for the imports, on a machine that has other things to do
 ORPHANS_TIMEOUT_S = 5.0  # for the kernel to end the children of a fork server that has ended
@@ -184,7 +184,7 @@ class ForkedProcess(Child):
         """Fork it; returns as soon as it runs, ready or not. Raises ProcessError."""
         if self.running:
             raise ProcessError(f"{self.name} is already running (process {self.pid})")
-        self._prepare_log()
+        self._begin_log()
         environment = {**os.environ, **self.env}
         self._number, self._pid = self.server.start(self.name, self.module, self.arguments, environment, self.log)
 
@@ -196,12 +196,6 @@ class ForkedProcess(Child):
     def exit_code(self) -> int | None:
         return None if self._number is None else self.server.exit_code(self._number)
 
-    def _prepare_log(self) -> None:
-        if self.log is not None:
-            self.log.parent.mkdir(parents=True, exist_ok=True)
-            with self.log.open("ab") as output:
-                self._log_start = output.tell()
-
     def _signal(self, number: signal.Signals) -> None:
         if self._number is not None:
             self.server.signal(self._number, number)
@@ -209,6 +203,20 @@ class ForkedProcess(Child):
     def _signal_group(self, number: signal.Signals) -> None:
         if self._number is not None:
             self.server.signal(self._number, number, group=True)
+
+
+def python_program(
+    server: ForkServer | None,
+    name: str,
+    module: str,
+    arguments: Sequence[str],
+    log: Path | None,
+    env: Mapping[str, str],
+) -> Child:
+    """`python -m module arguments`, not started: forked by this server, executed where there is none."""
+    if server is None:
+        return ChildProcess(name, (sys.executable, "-m", module, *arguments), log, env)
+    return ForkedProcess(server, name, module, arguments, log, env)
 
 
 def _interpreters_own(environment: Mapping[str, str]) -> dict[str, str]:

@@ -14,10 +14,15 @@ class ParentGone(Exception):
     """The parent had ended before its death signal was armed."""
 
 
+def prctl(option: int, value: int) -> None:
+    """prctl(2) with a number. Raises OSError."""
+    if _libc.prctl(option, int(value), 0, 0, 0):
+        raise OSError(ctypes.get_errno(), f"prctl {option}")
+
+
 def end_with_parent(parent: int) -> None:
     """From now on this process is killed when its parent, process `parent`, ends. Raises ParentGone, OSError."""
-    if _libc.prctl(_SET_PARENT_DEATH_SIGNAL, int(signal.SIGKILL), 0, 0, 0):
-        raise OSError(ctypes.get_errno(), "PR_SET_PDEATHSIG")
+    prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
     if os.getppid() != parent:
         raise ParentGone
 

@@ -3,15 +3,14 @@
 They are forked from one that has ingest's modules imported, where the system lets us. None outlives this process.
 """
 
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from psephos.forkserver import ForkedProcess, ForkServer, can_fork
+from psephos.forkserver import ForkServer, can_fork, python_program
 from psephos.ingest.listener import bind
 from psephos.observability import get_logger
-from psephos.process import POLL_INTERVAL, Child, ChildProcess, stop_requests
+from psephos.process import POLL_INTERVAL, stop_requests
 from psephos.settings import Settings, SettingsError, environment
 from psephos.supervisor import Backoff, RoleFailed, Supervised, Supervisor
 
@@ -44,19 +43,12 @@ def _supervisor(settings: Settings, port: int) -> Supervisor:
     processes = [
         Supervised(
             f"ingest process {index}",
-            _child(index, own, fork_server),
+            python_program(fork_server, f"ingest-{index}", "psephos.ingest", ("--index", str(index)), None, own),
             backoff=Backoff(FIRST_DELAY_S, LONGEST_DELAY_S, SOUND_AFTER_S),
         )
         for index in range(settings.ingest_processes)
     ]
     return Supervisor(processes, fork_server=fork_server, grace_s=GRACE_S)
-
-
-def _child(index: int, own: dict[str, str], fork_server: ForkServer | None) -> Child:
-    module, arguments = "psephos.ingest", ("--index", str(index))
-    if fork_server is None:
-        return ChildProcess(f"ingest-{index}", (sys.executable, "-m", module, *arguments), None, own)
-    return ForkedProcess(fork_server, f"ingest-{index}", module, arguments, None, own)
 
 
 @contextmanager

@@ -1,16 +1,15 @@
 """A session's role processes: forked from one that has their modules imported, where the system lets us."""
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from psephos.forkserver import ForkedProcess, ForkServer, can_fork
-from psephos.process import Child, ChildProcess
+from psephos.forkserver import ForkServer, can_fork, python_program
+from psephos.process import Child
 from psephos.serve.layout import RoleProcess
 from psephos.supervisor import HANG_S, Supervised, Supervisor
 
 _COMMAND = "psephos.cli"
-_IMPORTED = (
+IMPORTED = (
     "psephos.ledger.described",  # first: what it reads and forgets leaves room for the others
     "psephos.cli.app",
     *(f"psephos.{role}.main" for role in ("ingest", "gateway", "projector", "tally")),
@@ -30,7 +29,7 @@ def supervise(
 
     `logs`: a folder for a log file each; None: our standard error. The others as of `Supervisor`.
     """
-    fork_server = ForkServer(_IMPORTED, _ALLOCATOR) if can_fork() else None
+    fork_server = ForkServer(IMPORTED, _ALLOCATOR) if can_fork() else None
     processes = [
         Supervised(role.name, _child(role, environment, logs, fork_server), role.admin_ports) for role in roles
     ]
@@ -42,6 +41,4 @@ def _child(
 ) -> Child:
     log = None if logs is None else logs / f"{role.name}.log"
     own = {**environment, **role.environment}
-    if fork_server is None:
-        return ChildProcess(role.name, (sys.executable, "-m", _COMMAND, role.role), log, own)
-    return ForkedProcess(fork_server, role.name, _COMMAND, (role.role,), log, own)
+    return python_program(fork_server, role.name, _COMMAND, (role.role,), log, own)
