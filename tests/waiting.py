@@ -25,5 +25,5 @@ def wait_until(happened: Callable[[], T | None], what: str, timeout: float = PAT
 
 
 def pause_s(passed: float) -> float:
-    """Seconds to the next question, so many seconds behind the first one."""
+    """Seconds until the next attempt, `passed` seconds after the first one."""
     return min(max(FIRST_PAUSE_S, passed / 10), LONGEST_PAUSE_S)

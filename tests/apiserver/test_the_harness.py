@@ -1,6 +1,5 @@
 """The API server under the other tests is a real one: it validates, authorizes, records, and ends with us."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -10,7 +9,7 @@ import pytest
 from tests.apiserver.api import Manifest, Refused
 from tests.apiserver.cluster import Cluster, foreign_crds
 from tests.apiserver.kubelet import all_available, is_available, set_complete, set_failed
-from tests.guards.leftovers import BOUND
+from tests.guards.leftovers import BOUND, runs
 from tests.waiting import wait_until
 
 POD = {"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [{"name": "web", "image": "web:1"}]}}
@@ -139,16 +138,7 @@ def test_nothing_is_left_when_the_tests_are_killed(tmp_path: Path) -> None:
     assert parent.stdout is not None
     children = [int(pid) for pid in parent.stdout.readline().split()]
     assert len(children) == 2
-    assert all(_runs(pid) for pid in children)
+    assert all(runs(pid) for pid in children)
     parent.send_signal(signal.SIGKILL)
     parent.wait()
-    wait_until(lambda: not any(_runs(pid) for pid in children), "etcd and the API server are gone")
-
-
-def _runs(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    state = Path(f"/proc/{pid}/stat")
-    return not state.exists() or state.read_text().rpartition(")")[2].split()[0] != "Z"
+    wait_until(lambda: not any(runs(pid) for pid in children), "etcd and the API server are gone")

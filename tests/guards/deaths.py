@@ -1,7 +1,7 @@
 """A test process that dies ends the run, which failed: none takes its place, none gets its tests.
 
 NB: with a replacement, `LoadScopeScheduling` of xdist hands out all files that the dead process ever had, also the
-finished ones. A process that gets one of those has nothing to do and never says so: the run waits for ever.
+finished ones. A process that is given one of those has nothing to run and never reports back: the run hangs.
 """
 
 import os

@@ -4,7 +4,6 @@ The process that leads a run adopts whatever loses its parent, so that all that 
 at whatever remove. Linux only; elsewhere nothing is found.
 """
 
-import ctypes
 import os
 import signal
 import sys
@@ -15,13 +14,16 @@ from pathlib import Path
 
 import pytest
 
-GRACE_S = 5.0  # for what was told to end, and is about to
-_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
+from psephos.forkserver import linux
+
+GRACE_S = 5.0  # for what was asked to end and has not ended yet
+_PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 BOUND = ("setpriv", "--pdeathsig", "KILL", "--") if sys.platform == "linux" else ()
 """Before the command of a process that a test starts by itself: the kernel kills it when its parent dies.
 
 NB: its parent is the thread that started it.
 """
+_ENDED = "ZX"  # states: waits to be reaped, is gone
 _TRACKER = "multiprocessing.resource_tracker"  # Python's own helper: it ends with the process that it serves
 
 
@@ -50,7 +52,8 @@ class Leftovers:
 
 def adopt_orphans() -> None:
     """From now on a process whose parent died, and that descends from this one, becomes a child of this one."""
-    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    if sys.platform == "linux":
+        linux.prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def end_with_parent(parent: int) -> None:
@@ -58,14 +61,11 @@ def end_with_parent(parent: int) -> None:
 
     `parent`: its process id; it may have ended already.
     """
-    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-
-def _prctl(option: int, value: int) -> None:
-    if sys.platform == "linux" and ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), f"prctl {option}")
+    if sys.platform == "linux":
+        try:
+            linux.end_with_parent(parent)
+        except linux.ParentGone:
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 def end_all(grace_s: float = GRACE_S) -> list[str]:
@@ -100,10 +100,24 @@ def parents() -> dict[int, int]:
     """The parent of each process of this machine that has not ended."""
     found = {}
     for folder in Path("/proc").glob("[0-9]*"):
-        state, parent, *_ = _read(folder / "stat").rpartition(")")[2].split() or ("Z", "0")
-        if state not in "ZX":
-            found[int(folder.name)] = int(parent)
+        state, parent = _state_and_parent(int(folder.name))
+        if state not in _ENDED:
+            found[int(folder.name)] = parent
     return found
+
+
+def runs(pid: int) -> bool:
+    """Whether a process has not ended; on Linux, one that only waits to be reaped has."""
+    with suppress(ProcessLookupError):
+        os.kill(pid, 0)
+        return sys.platform != "linux" or _state_and_parent(pid)[0] not in _ENDED
+    return False
+
+
+def _state_and_parent(pid: int) -> tuple[str, int]:
+    """As /proc has them (proc_pid_stat(5)); of a process that is gone, that it has ended."""
+    state, parent, *_ = _read(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split() or ("X", "0")
+    return state, int(parent)
 
 
 def descendants(root: int, parents: Mapping[int, int]) -> list[int]:

@@ -8,9 +8,9 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
+from tests.guards.leftovers import runs
 from tests.integration.operator.asking import operator_settings
 from tests.servers import Servers
 from tests.waiting import wait_until
@@ -79,14 +79,6 @@ def ended(how: str) -> float:
     return REGISTRY.get_sample_value("psephos_admin_process_ended_total", {"how": how}) or 0.0
 
 
-def alive(pid: int) -> bool:
-    """Whether it runs; one that has ended and waits to be reaped does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
 def pid_of(process: AdminProcess) -> int:
     assert process.pid is not None
     return process.pid
@@ -138,7 +130,7 @@ def test_a_process_that_hangs_is_ended_and_the_next_request_has_another(
     os.kill(first, signal.SIGSTOP)
     with pytest.raises(LogUnavailable, match="stood still for 3 s"):
         impatient.ask(config, DescribeTopic(1.0, topic))
-    wait_until(lambda: not alive(first), "it is gone")
+    wait_until(lambda: not runs(first), "it is gone")
     assert described(impatient, config, topic) == 2
     assert impatient.pid != first
     assert ended("hung") == before + 1
@@ -183,7 +175,7 @@ def test_a_process_without_requests_ends_and_the_next_request_starts_another(con
     try:
         assert described(process, config, topic) == 2
         first = pid_of(process)
-        wait_until(lambda: process.pid is None and not alive(first), "it has ended")
+        wait_until(lambda: process.pid is None and not runs(first), "it has ended")
         assert described(process, config, topic) == 2
         assert process.pid != first
     finally:
@@ -200,7 +192,7 @@ def test_no_process_outlives_a_parent_that_is_killed(backends: Servers, topic: s
         if child == "stands still":
             os.kill(pid, signal.SIGSTOP)
         parent.kill()
-    wait_until(lambda: not alive(pid), "the child has ended with its parent")
+    wait_until(lambda: not runs(pid), "the child has ended with its parent")
 
 
 def test_a_forked_copy_has_a_process_of_its_own(backends: Servers, topic: str) -> None:

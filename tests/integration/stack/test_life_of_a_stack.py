@@ -14,7 +14,7 @@ import redis
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
-from tests.guards.leftovers import BOUND
+from tests.guards.leftovers import BOUND, runs
 from tests.waiting import PATIENCE_S, READY_S, wait_until
 
 from psephos.dev.ports import listeners
@@ -108,11 +108,7 @@ def create_table(backends: Backends, name: str) -> None:
 
 def gone(pids: list[int]) -> bool:
     """Whether none of the processes runs; one that waits to be reaped does not."""
-    return not any(
-        Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-        for pid in pids
-        if Path(f"/proc/{pid}").exists()
-    )
+    return not any(runs(pid) for pid in pids)
 
 
 def test_every_server_listens_on_loopback_only(own: Backends) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.guards.leftovers import runs
 from tests.waiting import wait_until
 
 from psephos.forkserver import ForkedProcess, ForkServer
@@ -57,14 +58,6 @@ def started(child: ForkedProcess) -> ForkedProcess:
     child.start()
     wait_until(lambda: "up" in read(child), "the child is up")
     return child
-
-
-def gone(pid: int) -> bool:
-    """Whether the process has ended; one that waits to be reaped has."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
-    except FileNotFoundError:
-        return True
 
 
 def status(pid: int | None, field: str) -> str:
@@ -177,8 +170,8 @@ def test_children_end_with_the_fork_server_and_the_next_start_has_a_new_one(
     os.kill(before, signal.SIGKILL)
     assert first.wait(10) == -signal.SIGKILL
     assert second.exit_code == -signal.SIGKILL
-    assert gone(first.pid or 0)
-    assert gone(second.pid or 0), "when the parent learns of it, both have ended: their ports are free"
+    assert not runs(first.pid or 0)
+    assert not runs(second.pid or 0), "when the parent learns of it, both have ended: their ports are free"
     assert server.pid is None
     assert server.deaths == 1
     started(first)
@@ -200,6 +193,6 @@ def test_a_killed_parent_leaves_neither_the_fork_server_nor_its_children(tmp_pat
         assert parent.stdout is not None
         pids = [int(pid) for pid in parent.stdout.readline().split()]
         wait_until(lambda: log.exists() and "up" in log.read_text(), "the child is up")
-        assert not any(gone(pid) for pid in pids)
+        assert all(runs(pid) for pid in pids)
         parent.kill()
-        wait_until(lambda: all(gone(pid) for pid in pids), "both are gone")
+        wait_until(lambda: not any(runs(pid) for pid in pids), "both are gone")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tests.guards.leftovers import BOUND
+from tests.guards.leftovers import BOUND, runs
 from tests.waiting import PATIENCE_S, wait_until
 
 from psephos.process import (
@@ -62,14 +62,6 @@ def children_of(parent: subprocess.Popen[str], logs: Path) -> list[int]:
 
 def read(log: Path | None) -> str:
     return log.read_text() if log and log.exists() else ""
-
-
-def alive(pid: int) -> bool:
-    """Whether the process runs; one that waits to be reaped does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 def test_output_and_errors_go_to_the_log_file(python_child: MakeChild) -> None:
@@ -187,9 +179,9 @@ def test_a_child_outlives_the_thread_that_started_it(python_child: MakeChild) ->
 
 def test_a_killed_parent_leaves_no_child(parent: subprocess.Popen[str], tmp_path: Path) -> None:
     pids = children_of(parent, tmp_path)
-    assert [alive(pid) for pid in pids] == [True, True]
+    assert [runs(pid) for pid in pids] == [True, True]
     parent.kill()
-    wait_until(lambda: not any(alive(pid) for pid in pids), "both children are gone")
+    wait_until(lambda: not any(runs(pid) for pid in pids), "both children are gone")
     assert "got" not in read(tmp_path / "one.log")
 
 
@@ -202,4 +194,4 @@ def test_a_terminals_signal_reaches_the_parent_alone_which_stops_its_children(
     said, _ = parent.communicate(timeout=PATIENCE_S)
     assert said.split("\n") == ["asked to stop", "0 0", ""]
     assert [read(tmp_path / f"{name}.log") for name in ("one", "two")] == ["up\ngot SIGTERM\n"] * 2
-    assert not any(alive(pid) for pid in pids)
+    assert not any(runs(pid) for pid in pids)
