@@ -31,7 +31,7 @@ test: setup ## all tests, on real servers
 	$(RUN) pytest -n 3 --dist loadfile --durations 20
 
 .PHONY: test-fast
-test-fast: stack ## unit tests and one whole election, in a minute and a half; no API server
+test-fast: stack ## unit tests and one whole election; no API server
 	$(RUN) pytest -n 3 --dist loadscope --no-loadscope-reorder --hypothesis-profile fast \
 		tests/unit tests/integration/elections/test_burlington.py
 
@@ -62,7 +62,8 @@ long: setup ## every test that `make test` leaves out because it takes long
 
 .PHONY: faults
 faults: stack ## every fault on real servers, ten thousand histories of the model, and its mutants
-	$(RUN) pytest tests/faults tests/model tests/integration/operator/test_kafka_restarts.py -n 3 --dist worksteal --all-faults --histories 10000 $(if $(SEED),--seed $(SEED))
+	$(RUN) pytest tests/faults tests/model tests/integration/operator/test_kafka_restarts.py \
+		-n 3 --dist worksteal --all-faults --histories 10000 $(if $(SEED),--seed $(SEED))
 
 SIZE := quick
 
