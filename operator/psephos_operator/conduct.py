@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from psephos.codec.control import Phase
+from psephos.codec.control import Control, Phase
 from psephos.lifecycle import Orders, obey, set_phase
 from psephos.lifecycle.clock import now_ms
 from psephos.lifecycle.closing import fix_closing, seal, tell
@@ -26,31 +26,47 @@ class Conducted(NamedTuple):
 
 
 def conduct(
-    backends: Backends, uid: str, orders: Orders, standing: Standing, look: Callable[[], Standing]
+    backends: Backends,
+    uid: str,
+    orders: Orders,
+    standing: Standing,
+    look: Callable[[], Standing],
+    leading: Callable[[], None],
 ) -> Conducted:
     """Takes all steps that are due. `look` reads the standing anew. PREPARE is left to the caller.
 
-    Raises LifecycleError, LogUnavailable, LedgerUnavailable; calling again goes on.
+    `leading` raises NotLeading where another replica may act by now.
+
+    Raises LifecycleError, LogUnavailable, LedgerUnavailable; calling again goes on. Raises NotLeading before a
+    step that is another replica's to take.
     """
     for _ in range(MOST_STEPS):
         step = decide(orders, standing, now_ms())
         if step.do in (Do.WAIT, Do.PREPARE):
             break
-        begun = _take(backends, uid, orders, standing, step)
+        leading()
+        begun = _take(backends, uid, orders, standing, step, leading)
         if begun is not None:
             return Conducted(standing, begun)
         standing = look()
     return Conducted(standing, step)
 
 
-def _take(backends: Backends, uid: str, orders: Orders, standing: Standing, step: Step) -> Step | None:
+def _take(
+    backends: Backends, uid: str, orders: Orders, standing: Standing, step: Step, leading: Callable[[], None]
+) -> Step | None:
     """One step. Answers another one if it has to be waited for."""
     settings = backends.role_settings(uid)
     log.info("step", what=step.do.value, phase=step.phase.value)
     match step.do:
         case Do.OBEY:
             closing = standing.closing is not None
-            change(settings, lambda control: obey(control, orders, now_ms(), closing=closing).control)
+
+            def obeyed(control: Control) -> Control:
+                leading()  # NB: these orders may be old; to read the control record may have taken long
+                return obey(control, orders, now_ms(), closing=closing).control
+
+            change(settings, obeyed)
         case Do.FIX_END:
             fix_closing(settings, backends.ledger(uid), step.closes_at)
         case Do.TELL_END:

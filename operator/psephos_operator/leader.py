@@ -18,6 +18,10 @@ RENEWALS = 3  # in the time after which another may take over
 log = get_logger()
 
 
+class NotLeading(Exception):
+    """Another replica may act by now: whatever this one was about to change is the other's to decide."""
+
+
 class Leadership:
     """This replica's part in the election."""
 
@@ -36,6 +40,15 @@ class Leadership:
     def held(self) -> bool:
         """Whether this replica is sure to be the only one that acts."""
         return time.monotonic() < self._held_until
+
+    def require(self) -> None:
+        """Raises NotLeading unless this replica is sure to be the only one that acts.
+
+        A process that stood still for a while (a paused machine, a stopped process) goes on where it was, with
+        what it knew then. So this is asked again right before anything is changed.
+        """
+        if not self.held:
+            raise NotLeading("the lease has run out")
 
     def hold(self) -> bool:
         """Takes or renews the lease if that is possible now; answers whether it is ours. Never raises."""

@@ -6,7 +6,7 @@ Nothing in here ends by an error: what fails is logged, counted, and tried again
 import random
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from psephos.observability import get_logger
 from psephos_operator import metrics
@@ -16,6 +16,7 @@ from psephos_operator.cache import Cache, Watcher, forget_gone
 from psephos_operator.cluster import ApiError, Kube, Unreachable
 from psephos_operator.handlers import Sessions
 from psephos_operator.kinds import CHILDREN, SESSION, Kind
+from psephos_operator.leader import NotLeading
 from psephos_operator.plan import Api
 from psephos_operator.reconcile import Reconciler
 from psephos_operator.settings import OperatorSettings
@@ -34,12 +35,15 @@ Key = tuple[str, str]
 class Loop:
     """Runs from `start` to `stop`."""
 
-    def __init__(self, settings: OperatorSettings, kube: Kube, backends: Backends) -> None:
+    def __init__(
+        self, settings: OperatorSettings, kube: Kube, backends: Backends, leading: Callable[[], None]
+    ) -> None:
+        """`leading` raises NotLeading where another replica may act by now."""
         self._settings, self._kube = settings, kube
         self._cache = Cache()
         self._queue: WorkQueue[Key] = WorkQueue()
         self._apis: frozenset[Api] = frozenset()
-        self._reconciler = Reconciler(settings, kube, self._cache, backends, lambda: self._apis)
+        self._reconciler = Reconciler(settings, kube, self._cache, backends, lambda: self._apis, leading)
         self._sessions = Sessions(settings, kube, self._cache, lambda found: self._wake(SESSION, found))
         self._watchers: dict[tuple[str, str | None], Watcher] = {}
         self._stop = threading.Event()
@@ -181,6 +185,10 @@ class Loop:
         except (ApiError, Unreachable) as error:
             conflict = isinstance(error, ApiError) and error.status == 409
             outcome = "conflict" if conflict else "unavailable"
+            log.info("look again", namespace=key[0], name=key[1], why=str(error))
+            return self._back_off(key)
+        except NotLeading as error:  # the loop is about to be stopped, or the lease is renewed after all
+            outcome = "not-leading"
             log.info("look again", namespace=key[0], name=key[1], why=str(error))
             return self._back_off(key)
         except Exception as error:

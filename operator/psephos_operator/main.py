@@ -36,7 +36,7 @@ def run(settings: OperatorSettings) -> None:
             while not stop:
                 _stand_by(leadership, health, stop)
                 if leadership.held and not stop:
-                    _lead(leadership, Loop(settings, kube, backends), health, stop)
+                    _lead(leadership, Loop(settings, kube, backends, leadership.require), health, stop)
             leadership.release()
             log.info("stopped")
     finally:

@@ -102,7 +102,10 @@ class Look:
 
 
 class Reconciler:
-    """Looks at sessions. `apis`: which optional APIs the cluster has at present."""
+    """Looks at sessions. `apis`: which optional APIs the cluster has at present.
+
+    `leading` raises NotLeading where another replica may act by now; it is asked before anything is changed.
+    """
 
     def __init__(
         self,
@@ -111,16 +114,18 @@ class Reconciler:
         cache: Cache,
         backends: Backends,
         apis: Callable[[], frozenset[Api]],
+        leading: Callable[[], None],
     ) -> None:
         self._settings, self._kube, self._cache = settings, kube, cache
-        self._backends, self._apis = backends, apis
+        self._backends, self._apis, self._leading = backends, apis, leading
         self._memories: dict[tuple[str, str], Memory] = {}
 
     def reconcile(self, namespace: str, name: str) -> float | None:
         """One look. Answers in how many seconds the next one is due, None: never, the session is gone.
 
-        Raises ApiError, Unreachable: the caller looks again, later and later.
+        Raises ApiError, Unreachable, NotLeading: the caller looks again, later and later.
         """
+        self._leading()
         resource = self._cache.get(SESSION.name, namespace, name)
         if resource is None:
             self._memories.pop((namespace, name), None)
@@ -243,7 +248,7 @@ class Reconciler:
         standing = look.standing
         for _ in range(2):
             standing, step = conduct(
-                self._backends, memory.uid, orders, standing, lambda: self._read(look, memory)
+                self._backends, memory.uid, orders, standing, lambda: self._read(look, memory), self._leading
             )
             if step.do is not Do.PREPARE or session is None:
                 break
@@ -254,6 +259,7 @@ class Reconciler:
 
     def _prepare(self, look: Look, memory: Memory, session: Session) -> bool:
         """Keys, table, topics, genesis, first control record. False: somebody else's topics are waited for."""
+        self._leading()
         plan = self._plan(look, session)
         if storage.by_strimzi(plan):
             self._apply(plan, memory, storage.topics(plan))
@@ -294,6 +300,7 @@ class Reconciler:
     def _converge(self, look: Look, memory: Memory, session: Session) -> None:
         if look.standing.genesis is None or look.standing.control is None:
             return
+        self._leading()
         plan = look.plan = self._plan(look, session)
         self._check_keys(look, memory, plan)
         self._restart_failed_jobs(look, plan)
@@ -458,6 +465,7 @@ class Reconciler:
             memory.transition_at = _transition(resource, memory.standing)
         if after == before:
             return
+        self._leading()
         metadata = resource["metadata"]
         written = self._kube.apply(
             SESSION,

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,10 @@ from tests.apiserver.api import Manifest
 from tests.apiserver.cluster import Cluster
 from tests.apiserver.kubelet import all_available
 from tests.apiserver.operators import Operator, Vote, add_token_key, cast, jobs_run, tally
+from tests.faults.dynamodb_proxy import DynamoProxy, Fault, Kind
 from tests.waiting import wait_until
 
+from psephos.codec.control import Phase
 from psephos.dev.servers import Backends
 from psephos.lifecycle import Closing, closing_of
 from psephos.log import read_control
@@ -241,3 +243,29 @@ def test_of_two_operators_one_acts_and_the_other_takes_over(
         numbers = read_control(vote.settings(leader))
         assert numbers is not None
         assert numbers.number == 3, "each change was written once"
+
+
+def test_an_operator_that_stood_still_amid_a_reconcile_does_not_obey_its_old_orders(
+    cluster: Cluster, backends: Backends, keyed: str, tmp_path: Path
+) -> None:
+    with (
+        closing(DynamoProxy(backends.dynamodb_endpoint)) as proxy,
+        Operator(cluster, backends, keyed, tmp_path, "one", dynamodb_endpoint=proxy.endpoint) as old,
+    ):
+        vote = Vote(cluster, keyed).create()
+        vote.wait_phase("Open")
+        with Operator(cluster, backends, keyed, tmp_path, "two") as new:
+            proxy.plan(lambda call: Fault(Kind.HOLD, 120) if call.operation == "GetItem" else None)
+            wait_until(lambda: proxy.injected[Kind.HOLD], "a reconcile that has its orders reads the ledger")
+            old.process.pause()
+            wait_until(lambda: new.leads, "the other takes over")
+            vote.annotate(voting="paused")
+            vote.wait_phase("Paused")
+            proxy.heal()
+            time.sleep(0.5)  # until the ledger's reply lies in the socket of the one that stands still
+            old.process.resume()
+            wait_until(lambda: '"no longer leading"' in old.log.read_text(), "it notices")
+            old.process.stop(30)
+            control = read_control(vote.settings(new))
+    assert control is not None
+    assert (control.phase, control.number) == (Phase.PAUSED, 2)

@@ -27,10 +27,11 @@ class Kind(Enum):
     CUT_BEFORE = "connection cut before the write"
     HANG = "no answer"
     DELAY = "delayed"
+    HOLD = "held until healed"
 
 
 class Fault(NamedTuple):
-    """`seconds`: of DELAY and HANG."""
+    """`seconds`: of DELAY, and of HANG and HOLD at most."""
 
     kind: Kind
     seconds: float = 0.0
@@ -153,6 +154,9 @@ class DynamoProxy:
             case Fault(Kind.CUT_AFTER):
                 self._forward(request, call, body)
                 _cut(request)
+            case Fault(Kind.HOLD, seconds):
+                self._wait(fault, seconds)
+                _answer(request, *self._forward(request, call, body))
             case Fault(Kind.DELAY, seconds):
                 time.sleep(seconds)
                 _answer(request, *self._forward(request, call, body))
