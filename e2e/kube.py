@@ -98,11 +98,12 @@ def items(kind: str, namespace: str | None = None, selector: str = "") -> list[d
 
 
 def kill_pods(namespace: str, selector: str) -> list[str]:
-    """Ends pods at once, without a word to them. Their names."""
-    names = [pod["metadata"]["name"] for pod in items("pods", namespace, selector)]
-    assert names, f"no pod in {namespace} is {selector}"
+    """Ends pods at once, without a word to them. Their uids: a StatefulSet's next pod has the same name."""
+    pods = [pod["metadata"] for pod in items("pods", namespace, selector)]
+    assert pods, f"no pod in {namespace} is {selector}"
+    names = [pod["name"] for pod in pods]
     kubectl("delete", "pod", "-n", namespace, *names, "--grace-period=0", "--force", "--wait=false")
-    return names
+    return [pod["uid"] for pod in pods]
 
 
 def rolled_out(kind_and_name: str, namespace: str, timeout: float = 180.0) -> None:

@@ -11,7 +11,6 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -110,13 +109,11 @@ def backend_killed(backend: str) -> Break:
 
 
 def pods_replaced(namespace: str, selector: str, killed: list[str]) -> Callable[[], bool]:
-    """As many ready pods as were killed; one of a StatefulSet has the same name again, but is another one."""
-    number = len(killed)
-    gone = time.time()
+    """As many other pods are ready as were killed."""
 
     def replaced() -> bool:
         pods = [pod for pod in items("pods", namespace, selector) if "deletionTimestamp" not in pod["metadata"]]
-        return sum(ready(pod) and began(pod) > gone - 2 for pod in pods) >= number
+        return sum(ready(pod) and pod["metadata"]["uid"] not in killed for pod in pods) >= len(killed)
 
     return replaced
 
@@ -124,11 +121,6 @@ def pods_replaced(namespace: str, selector: str, killed: list[str]) -> Callable[
 def ready(pod: dict[str, Any]) -> bool:
     conditions = pod["status"].get("conditions", ())
     return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
-
-
-def began(pod: dict[str, Any]) -> float:
-    """Seconds since 1970."""
-    return datetime.fromisoformat(pod["metadata"]["creationTimestamp"]).timestamp()
 
 
 def object_deleted(kind: str, suffix: str) -> Break:
