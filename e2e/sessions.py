@@ -19,6 +19,8 @@ TOKEN_KEY = b"a key that only this suite's voters know"
 ISSUER = "https://id.example"
 LARGE = {"votesPerSecond": 3_000, "viewers": 1_000, "partitions": 4}  # a workload a role
 SMALL = {"votesPerSecond": 500, "viewers": 100, "partitions": 2}  # one pod with all of them
+NOTICE_S = 20.0
+"""How far ahead a test sets the end: the product needs 3 s, and a kubectl on a busy machine takes seconds."""
 TWO = [{"id": "tea"}, {"id": "coffee"}]
 
 

@@ -26,10 +26,9 @@ from e2e.kube import ROOT, Watch, get, items, kubectl
 from e2e.outside import Traffic, Viewer, post, wait_published
 from e2e.outside import get as ask
 from e2e.report import Report
-from e2e.sessions import Session, in_seconds, patiently
+from e2e.sessions import NOTICE_S, Session, in_seconds, patiently
 from psephos.dev.published import read_published
 
-NOTICE_S = 8.0
 PICTURE = ROOT / "docs" / "images" / "results-through-the-ingress.png"
 
 

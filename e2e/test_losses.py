@@ -23,7 +23,7 @@ from e2e.kube import get, items, kill_pods, kubectl, rolled_out, script
 from e2e.outside import Traffic, Viewer, tea_and_coffee
 from e2e.reader import Reader
 from e2e.report import Report, Row
-from e2e.sessions import LARGE, Session, in_seconds, patiently, session
+from e2e.sessions import LARGE, NOTICE_S, Session, in_seconds, patiently, session
 
 RATE = 40.0
 BEFORE = 40  # votes that are acknowledged before something dies
@@ -233,7 +233,7 @@ def test_a_namespace_that_is_deleted_takes_its_session_and_nothing_else(
 @pytest.mark.timeout(300)
 def test_after_all_of_it_the_recount_agrees(storm: Storm, report: Report) -> None:
     """And nobody ever saw a count go backwards."""
-    storm.session.extend(in_seconds(5))
+    storm.session.extend(in_seconds(NOTICE_S))
     storm.session.wait("Final", 240)
     wait_until(storm.viewer.saw(lambda frame: frame["final"]), "the viewer sees the final frame", 60)
     turnout = storm.viewer.newest["turnout"]
@@ -273,8 +273,8 @@ def test_an_operator_killed_around_the_close_changes_neither_the_end_nor_the_res
     small.wait("Open")
     with Traffic(authority, small, tea_and_coffee(0), tmp_path / "journal", rate=RATE) as traffic:
         wait_until(lambda: traffic.acknowledged >= BEFORE, "votes are acknowledged")
-        closes = time.time() + 8
-        small.extend(in_seconds(8))
+        closes = time.time() + NOTICE_S
+        small.extend(in_seconds(NOTICE_S))
         moment(small, closes)
         kill_pods(NAMESPACE, OPERATORS)
         killed_at = time.monotonic()
