@@ -1,7 +1,9 @@
 """Settings for every test, and the options of the suites that prove more the longer they run."""
 
+import os
 import re
 import secrets
+import sys
 from collections import Counter
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -35,11 +37,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    keep_bytecode()
     config.addinivalue_line("markers", "long: a shorter test proves the same: only with --all-faults")
     guards.install(config)
     config.pluginmanager.register(scheduling)
     if config.getoption("dist", "no") == "loadfile":
         config.pluginmanager.register(servers.ForAll())
+
+
+def keep_bytecode() -> None:
+    """For this process and all that it starts, also where the environment forbids it, as images of containers do.
+
+    Hundreds of processes start from the same files here, and each would compile them anew.
+    """
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
