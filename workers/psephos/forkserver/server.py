@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from psephos.forkserver.child import become
+from psephos.forkserver.heap import settle
 from psephos.forkserver.linux import ParentGone, end_with_parent, set_title
 from psephos.forkserver.messages import Channel, Ended, Failed, Signal, Signalled, Start, Started
 
@@ -41,7 +42,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _import(modules: Sequence[str]) -> None:
-    """Afterwards no garbage collection of a child writes to what was imported, which would copy the pages."""
+    """Afterwards children write to as few of the pages as may be: each that one writes to is copied."""
     gc.disable()
     try:
         for module in modules:
@@ -49,8 +50,7 @@ def _import(modules: Sequence[str]) -> None:
     except Exception as error:
         sys.stderr.write(f"psephos: the fork server can't import {module}: {error}\n")
         sys.exit(_CANNOT_IMPORT)
-    gc.collect()
-    gc.freeze()
+    settle()
 
 
 class _Server:
