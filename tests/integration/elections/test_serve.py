@@ -71,8 +71,7 @@ def test_a_session_is_served_through_the_death_of_a_role_to_its_final_result_and
 
 def _roles(serving: int, name: str) -> list[int]:
     """Process ids of a session's processes by name, as `ps` shows it."""
-    [fork_server] = _children(serving)
-    return [pid for pid in _children(fork_server) if Path(f"/proc/{pid}/comm").read_text() == f"{name}\n"]
+    return [pid for pid in _children(serving) if Path(f"/proc/{pid}/comm").read_text() == f"{name}\n"]
 
 
 def _children(parent: int) -> list[int]:

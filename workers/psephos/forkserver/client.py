@@ -126,7 +126,7 @@ class ForkServer:
                     stdin=subprocess.DEVNULL,
                     stdout=sys.stderr.fileno(),
                     stderr=sys.stderr.fileno(),
-                    env={**self._allocator, **_interpreters_own(os.environ)},
+                    env={**self._allocator, **interpreters_own(os.environ)},
                     pass_fds=[theirs.fileno()],
                     process_group=0,
                 )
@@ -219,7 +219,8 @@ def python_program(
     return ForkedProcess(server, name, module, arguments, log, env)
 
 
-def _interpreters_own(environment: Mapping[str, str]) -> dict[str, str]:
+def interpreters_own(environment: Mapping[str, str]) -> dict[str, str]:
+    """What of this environment a fork server may have."""
     return {
         name: value
         for name, value in environment.items()

@@ -16,10 +16,12 @@ from contextlib import suppress
 
 from psephos.forkserver.child import become
 from psephos.forkserver.heap import settle
+from psephos.forkserver.host import FIRST, First
 from psephos.forkserver.linux import ParentGone, end_with_parent, set_title
 from psephos.forkserver.messages import Channel, Ended, Failed, Signal, Signalled, Start, Started
 
 TITLE = "psephos-forks"
+HOST = "host"
 _CANNOT_IMPORT = 2  # exit code
 
 
@@ -27,18 +29,37 @@ def main(arguments: Sequence[str]) -> None:
     """`arguments`: the control socket's descriptor, the parent's process id, and the modules to import.
 
     Runs until the parent closes the socket. Returns in each child as well, when its program has ended.
+    Or, for a fork server that makes its own parent: `host`, the descriptors of the control socket, of the first
+    child's end of it and of what that is to run, and the modules to import.
     """
-    descriptor, parent, *modules = arguments
-    try:
-        end_with_parent(int(parent))
-    except ParentGone:
-        return
-    set_title(TITLE)
-    _import(modules)
-    start = _Server(Channel(socket.socket(fileno=int(descriptor)))).run()
+    start = _host(*arguments[1:]) if arguments[0] == HOST else _serve(*arguments)
     if start is not None:
         gc.enable()
         become(start)
+
+
+def _serve(descriptor: str, parent: str, *modules: str) -> Start | None:
+    try:
+        end_with_parent(int(parent))
+    except ParentGone:
+        return None
+    set_title(TITLE)
+    _import(modules)
+    return _Server(_channel(descriptor)).run()
+
+
+def _host(descriptor: str, firsts: str, what: str, *modules: str) -> Start | None:
+    first = First(int(firsts), int(what))
+    first.pass_signals_on()
+    set_title(TITLE)
+    _import(modules)
+    return _Server(_channel(descriptor), first).run()
+
+
+def _channel(descriptor: str) -> Channel:
+    connection = socket.socket(fileno=int(descriptor))
+    connection.set_inheritable(False)
+    return Channel(connection)
 
 
 def _import(modules: Sequence[str]) -> None:
@@ -54,8 +75,9 @@ def _import(modules: Sequence[str]) -> None:
 
 
 class _Server:
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: Channel, first: First | None = None) -> None:
         self._channel = channel
+        self._first = first
         self._numbers: dict[int, int] = {}  # by process id, of children that have not been reaped
         self._pids: dict[int, int] = {}  # the other way round
         self._woken, self._wake = socket.socketpair()
@@ -63,6 +85,9 @@ class _Server:
     def run(self) -> Start | None:
         """Returns in each child what it is to run, and None in the server when the parent has gone."""
         self._watch_children()
+        if self._first is not None and self._fork_child(FIRST) == 0:
+            self._leave(FIRST)
+            return self._first.read()
         with suppress(EOFError):
             while True:
                 select.select([self._channel.fileno(), self._woken.fileno()], [], [])
@@ -71,8 +96,10 @@ class _Server:
                     if isinstance(request, Signal):
                         self._signal(request)
                     elif isinstance(request, Start) and self._fork(request) == 0:
-                        self._leave()
+                        self._leave(request.number)
                         return request
+        if self._first is not None:
+            self._first.wait()
         return None
 
     def _watch_children(self) -> None:
@@ -81,28 +108,43 @@ class _Server:
         signal.set_wakeup_fd(self._wake.fileno())
         signal.signal(signal.SIGCHLD, lambda *_: None)
 
-    def _leave(self) -> None:
+    def _leave(self, number: int) -> None:
         """What is the server's alone is closed in a child."""
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        if self._first is not None:
+            self._first.leave(number)
         for held in (self._channel, self._woken, self._wake):
             held.close()
 
     def _fork(self, request: Start) -> int:
-        server = os.getpid()
         try:
-            pid = os.fork()
+            pid = self._fork_child(request.number)
         except OSError as error:
             self._channel.send(Failed(f"{request.name} can't start: {error.strerror}"))
             return -1
-        if pid == 0:
-            _bind_to(server)
-            return 0
-        with suppress(OSError):  # the child does it as well: neither may be late
-            os.setpgid(pid, pid)
-        self._numbers[pid], self._pids[request.number] = request.number, pid
-        self._channel.send(Started(pid))
+        if pid:
+            self._channel.send(Started(pid))
         return pid
+
+    def _fork_child(self, number: int) -> int:
+        """A signal that comes meanwhile waits: in a child until it has become its program."""
+        server = os.getpid()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        try:
+            pid = os.fork()
+            if pid == 0:
+                _bind_to(server)
+                return 0
+            with suppress(OSError):  # the child does it as well: neither may be late
+                os.setpgid(pid, pid)
+            self._numbers[pid], self._pids[number] = number, pid
+            if number == FIRST and self._first is not None:
+                self._first.runs_as(pid)
+            return pid
+        finally:
+            if os.getpid() == server:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def _signal(self, request: Signal) -> None:
         """NB: here no process id can be another process's by now, since nobody else reaps these children."""
@@ -119,9 +161,14 @@ class _Server:
             pid, status = os.waitpid(-1, os.WNOHANG)
             if pid == 0:
                 return
-            number = self._numbers.pop(pid)
+            number = self._numbers.pop(pid, None)
+            if number is None:
+                continue  # an orphan of a child, which process 1 of a container adopts
             del self._pids[number]
-            self._channel.send(Ended(number, os.waitstatus_to_exitcode(status)))
+            exit_code = os.waitstatus_to_exitcode(status)
+            if number == FIRST and self._first is not None:
+                self._first.ended(exit_code)
+            self._channel.send(Ended(number, exit_code))
 
 
 def _bind_to(server: int) -> None:

@@ -3,19 +3,12 @@
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from psephos.forked import ALLOCATOR, COMMAND, IMPORTED
 from psephos.forkserver import ForkServer, can_fork, python_program
+from psephos.forkserver.host import fork_server_above
 from psephos.process import Child
 from psephos.serve.layout import RoleProcess
 from psephos.supervisor import HANG_S, Supervised, Supervisor
-
-_COMMAND = "psephos.cli"
-IMPORTED = (
-    "psephos.ledger.described",  # first: what it reads and forgets leaves room for the others
-    "psephos.cli.app",
-    *(f"psephos.{role}.main" for role in ("ingest", "gateway", "projector", "tally")),
-)
-# A dozen threads of a role's clients would get an arena each, as many as eight times the number of cores.
-_ALLOCATOR = {"MALLOC_ARENA_MAX": "2"}
 
 
 def supervise(
@@ -29,7 +22,7 @@ def supervise(
 
     `logs`: a folder for a log file each; None: our standard error. The others as of `Supervisor`.
     """
-    fork_server = ForkServer(IMPORTED, _ALLOCATOR) if can_fork() else None
+    fork_server = fork_server_above() or (ForkServer(IMPORTED, ALLOCATOR) if can_fork() else None)
     processes = [
         Supervised(role.name, _child(role, environment, logs, fork_server), role.admin_ports) for role in roles
     ]
@@ -41,4 +34,4 @@ def _child(
 ) -> Child:
     log = None if logs is None else logs / f"{role.name}.log"
     own = {**environment, **role.environment}
-    return python_program(fork_server, role.name, _COMMAND, (role.role,), log, own)
+    return python_program(fork_server, role.name, COMMAND, (role.role,), log, own)
