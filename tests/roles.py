@@ -8,9 +8,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from psephos.forked import IMPORTED
 from psephos.forkserver import ForkedProcess, ForkServer, can_fork
 from psephos.process import Child, ChildProcess
-from psephos.serve.roles import IMPORTED
 from psephos.tally.crash import CRASH, STOP
 
 _READ_AT_START = {"PYTHONPATH", CRASH, STOP}  # by the interpreter, and by a module when it is imported

@@ -3,6 +3,8 @@
 Imports none of it itself: `psephos serve` reads this before it becomes that process.
 """
 
+from contextlib import suppress
+
 from psephos.forkserver import can_fork
 from psephos.forkserver.host import become_fork_server, is_first, start_of_first
 
@@ -23,4 +25,5 @@ def share_memory(name: str, *arguments: str) -> None:
     Returns at once in that child, and where the system does not let us.
     """
     if can_fork() and not is_first():
-        become_fork_server(IMPORTED, ALLOCATOR, start_of_first(name, COMMAND, arguments))
+        with suppress(OSError):
+            become_fork_server(IMPORTED, ALLOCATOR, start_of_first(name, COMMAND, arguments))
