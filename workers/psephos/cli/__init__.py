@@ -5,6 +5,23 @@ the others. `errors.py` turns every foreseen failure into one line on standard e
 input, 1 for an outcome that failed.
 """
 
-from psephos.cli.app import main
+import sys
+from typing import NoReturn
+
+_HELP = {"-h", "--help"}
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Runs a command, by default the process's own, and ends the process."""
+    own = sys.argv[1:]
+    if arguments is None and own[:1] == ["serve"] and _HELP.isdisjoint(own):
+        from psephos.forked import share_memory
+
+        share_memory("serve", *own)  # first of all: what this process imports, it imports for nothing
+
+    from psephos.cli.app import main
+
+    main(arguments)
+
 
 __all__ = ["main"]

@@ -38,11 +38,10 @@ roles.add_to(app)
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
-    """Runs a command and ends the process. Commands find in their context whether the process is theirs alone."""
-    alone = arguments is None
+    """Runs a command and ends the process."""
     write_stacks_when_asked()
     try:
-        sys.exit(_command.main(arguments, prog_name="psephos", standalone_mode=False, obj=alone) or 0)
+        sys.exit(_command.main(arguments, prog_name="psephos", standalone_mode=False) or 0)
     except TyperException as error:
         message = error.format_message()
         sys.stderr.write(f"{message}\n" if "\n" in message else f"psephos: {message}\n")

@@ -192,7 +192,6 @@ def recount(
 
 
 def serve(
-    context: typer.Context,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Tally workers.")] = 1,
     conduct: Annotated[
         bool,
@@ -210,11 +209,6 @@ def serve(
     ingest, gateway, projector, tally workers, and last its own. SIGTERM drains them in order, whoever takes votes
     first.
     """
-    from psephos.forked import share_memory
-
-    if context.obj:
-        share_memory("serve", "serve", f"--workers={workers}", *(["--conduct"] if conduct else []))
-
     from psephos.serve.main import run
     from psephos.settings import load_settings
 
