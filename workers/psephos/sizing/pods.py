@@ -16,8 +16,9 @@ SMALL_VIEWERS = 5_000
 VOTES_PER_INGEST = 7_000  # one process, one core: 250,000 votes a second on 25 to 40 of them
 VOTES_PER_TALLY = 75_000  # 3 to 4 cores for 250,000
 VIEWERS_PER_GATEWAY = 20_000  # PSEPHOS_GATEWAY_VIEWERS
-SERVE_CPU, SERVE_MEMORY = 250, 640  # of four idle processes, and 250 m for 1,000 votes a second, 50 m and 20 MiB
-# for 1,000 viewers
+SERVE_CPU, SERVE_MEMORY = 250, 288  # of all of its processes, see docs/sizing.md; what peaks add:
+VOTES_PER_SERVE_CPU, VIEWERS_PER_SERVE_CPU = 4, 20  # to a millicore
+VOTES_PER_SERVE_MEMORY, VIEWERS_PER_SERVE_MEMORY = 8, 50  # to a MiB
 WRITE_UNIT_BYTES = 1_000
 HEADROOM = 2  # how far autoscalers may go above what capacity asks for
 MAX_PODS = 200
@@ -56,7 +57,7 @@ def sizes(capacity: Capacity, partitions: int, parallelism: int) -> Sizes:
     gateway = _between(2, _ceil(viewers, VIEWERS_PER_GATEWAY))
     return Sizes(
         small=votes <= SMALL_VOTES_PER_SECOND and viewers <= SMALL_VIEWERS,
-        serve=Pods(1, 1, SERVE_CPU + _ceil(votes, 4) + _ceil(viewers, 20), SERVE_MEMORY + _ceil(viewers, 50)),
+        serve=_serve(votes, viewers),
         ingest=Pods(ingest, _between(2, ingest * HEADROOM), 1_000, 512),
         tally=Pods(tally, partitions, 1_000, 1_024),
         projector=Pods(1, 1, 200, 256),
@@ -64,6 +65,12 @@ def sizes(capacity: Capacity, partitions: int, parallelism: int) -> Sizes:
         recount=Pods(min(parallelism, partitions), partitions, 1_000, 1_024),
         write_units=_ceil(votes * int(LEDGER_BYTES.value), WRITE_UNIT_BYTES),
     )
+
+
+def _serve(votes: int, viewers: int) -> Pods:
+    cpu = SERVE_CPU + _ceil(votes, VOTES_PER_SERVE_CPU) + _ceil(viewers, VIEWERS_PER_SERVE_CPU)
+    memory = SERVE_MEMORY + _ceil(votes, VOTES_PER_SERVE_MEMORY) + _ceil(viewers, VIEWERS_PER_SERVE_MEMORY)
+    return Pods(1, 1, cpu, memory)
 
 
 def _between(low: int, wanted: int) -> int:
