@@ -1,14 +1,17 @@
 """Redis killed and started empty: results are served and marked, and are right again by themselves."""
 
+import asyncio
 from itertools import pairwise
 
 import pytest
+import uvloop
 from redis import Redis as RedisClient
+from redis.asyncio import Connection, Redis
 from tests.integration.readside.conftest import ReadSide, fetch
 from tests.integration.readside.watching import Events, Socket
 from tests.waiting import wait_until
 
-from psephos.projection import Projection, Vacant, frame_name, redis_client
+from psephos.projection import AWAY, Projection, Vacant, frame_name, redis_client
 
 
 async def test_redis_killed_and_started_empty(readside: ReadSide) -> None:
@@ -142,3 +145,22 @@ async def test_without_any_frame_there_is_a_problem_and_a_hint(readside: ReadSid
     assert int(answer.headers["retry-after"]) >= 1
     assert fetch(gateway.url + "/").status == 200, "the page is there and waits"
     gateway.wait_ready()
+
+
+def test_a_connection_that_is_closed_before_it_is_written_to_is_redis_being_away(readside: ReadSide) -> None:
+    async def cut(connection: Connection) -> None:
+        assert connection._writer is not None
+        connection._writer.transport.abort()
+        await connection.send_command("PING")
+
+    async def read() -> None:
+        client = redis_client(readside.settings)
+        assert isinstance(client, Redis)
+        client.connection_pool.connection_kwargs["redis_connect_func"] = cut
+        try:
+            await Projection(client, readside.settings.session_uid).read()
+        finally:
+            await client.aclose()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner, pytest.raises(AWAY, match="closed"):
+        runner.run(read())

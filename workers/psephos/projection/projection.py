@@ -45,8 +45,10 @@ redis.call('%s', KEYS[2], ARGV[3])
 return 1
 """
 Client: TypeAlias = "Redis | RedisCluster"
-AWAY: Final = (RedisError, RedisClusterException, OSError, TimeoutError)
-"""What calls raise when Redis is away, or part of a cluster. NB: the second is none of the first."""
+AWAY: Final = (RedisError, RedisClusterException, OSError, TimeoutError, RuntimeError)
+"""What calls raise when Redis is away, or part of a cluster. NB: the second is none of the first. The last is
+raised by uvloop where a connection was closed after it was made and before it was written to: redis-py lets it
+through."""
 
 
 class Vacant(Exception):
