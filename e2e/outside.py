@@ -89,8 +89,17 @@ def post(authority: Authority | None, url: str, **more: Any) -> Answer:
 
 
 def wait_published(authority: Authority | None, session: Session) -> None:
-    """Until the ingress knows the way to a session that is ready: it learns that a moment later."""
-    wait_until(lambda: get(authority, session.url).status == 200, f"{session.url} is published", 60)
+    """Until the ingress routes results and votes of a session that is ready: it learns of each Service by itself.
+
+    As long as it knows of the gateway alone, the gateway gets the votes, too, and has no such path.
+    """
+
+    def published() -> bool:
+        if get(authority, session.url).status != 200:
+            return False
+        return post(authority, f"{session.url}/votes").problem == "unsupported-media-type"  # ingest replied
+
+    wait_until(published, f"{session.url} is published", 60)
 
 
 def _once(authority: Authority | None, method: str, url: str, **more: Any) -> Answer:
