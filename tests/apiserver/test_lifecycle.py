@@ -261,8 +261,12 @@ def test_an_operator_that_stood_still_amid_a_reconcile_does_not_obey_its_old_ord
             wait_until(lambda: new.leads, "the other takes over")
             vote.annotate(voting="paused")
             vote.wait_phase("Paused")
+            answered = proxy.forwarded["GetItem"] + proxy.injected[Kind.HOLD]
             proxy.heal()
-            time.sleep(0.5)  # until the ledger's reply lies in the socket of the one that stands still
+            wait_until(
+                lambda: proxy.forwarded["GetItem"] >= answered,
+                "the ledger has replied to the one that stands still",
+            )
             old.process.resume()
             wait_until(lambda: '"no longer leading"' in old.log.read_text(), "it notices")
             old.process.stop(30)
