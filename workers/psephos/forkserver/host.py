@@ -21,6 +21,7 @@ from psephos.forkserver.client import ForkServer, interpreters_own
 from psephos.forkserver.messages import Channel, Signal, Start
 from psephos.process import STACKS, ProcessError
 
+HOST = "host"  # the argument by which the fork server knows that it is to be one
 FIRST = 0  # the number of the first child; the client counts from 1
 _PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, STACKS)
 _INPUT, _OUTPUT, _ERRORS = 0, 1, 2
@@ -41,7 +42,7 @@ def become_fork_server(modules: Sequence[str], allocator: Mapping[str, str], fir
     held = [str(descriptor) for descriptor in (ours.fileno(), theirs.fileno(), secrets)]
     sys.stdout.flush()
     sys.stderr.flush()
-    command = [sys.executable, "-m", "psephos.forkserver", "host", *held, *modules]
+    command = [sys.executable, "-m", "psephos.forkserver", HOST, *held, *modules]
     environment = {**allocator, **interpreters_own(os.environ)}
     os.execve(sys.executable, command, environment)  # noqa: S606 - no shell is wanted
 
@@ -135,7 +136,7 @@ class ForkServerAbove(ForkServer):
         raise ProcessError("the fork server has ended")
 
     def _abandon(self) -> NoReturn:
-        """A fork server that does not answer is beyond help: this process, which ends with it, starts anew."""
+        """Kills the fork server, which does not reply, and with it this process: to be restarted from outside."""
         os.kill(os.getppid(), signal.SIGKILL)
         signal.pause()
         raise AssertionError

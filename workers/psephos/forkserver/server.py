@@ -16,12 +16,11 @@ from contextlib import suppress
 
 from psephos.forkserver.child import become
 from psephos.forkserver.heap import settle
-from psephos.forkserver.host import FIRST, First
+from psephos.forkserver.host import FIRST, HOST, First
 from psephos.forkserver.linux import ParentGone, end_with_parent, set_title
 from psephos.forkserver.messages import Channel, Ended, Failed, Signal, Signalled, Start, Started
 
 TITLE = "psephos-forks"
-HOST = "host"
 _CANNOT_IMPORT = 2  # exit code
 
 
