@@ -48,7 +48,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def keep_bytecode() -> None:
     """For this process and all that it starts, also where the environment forbids it, as images of containers do.
 
-    Hundreds of processes start from the same files here, and each would compile them anew.
+    Hundreds of processes start from the same files here, and each of them would compile these again.
     """
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     sys.dont_write_bytecode = False

@@ -42,8 +42,8 @@ def folder(path: str) -> str:
 def choose(waiting: Iterable[str], mine: str, others: Collection[str]) -> str | None:
     """The next file for a process, of those that wait; None: its work is done.
 
-    `mine`: the folder whose servers it has; `others`: those that other processes have. Who has servers goes on
-    with their tests. Nobody else does while there are others; then whoever is free helps where most is left.
+    `mine`: the folder whose servers it has; `others`: those that other processes have. A process with servers goes
+    on with their tests. The others take those only when no other tests are left, from the folder with most files.
     """
     files = sorted(waiting, key=lambda path: LONG.index(path) if path in LONG else len(LONG))
     left = Counter(map(folder, files))

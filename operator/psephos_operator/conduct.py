@@ -35,10 +35,9 @@ def conduct(
 ) -> Conducted:
     """Takes all steps that are due. `look` reads the standing anew. PREPARE is left to the caller.
 
-    `leading` raises NotLeading where another replica may act by now.
+    `leading` raises NotLeading where another replica may act by now; it is called before each step.
 
-    Raises LifecycleError, LogUnavailable, LedgerUnavailable; calling again goes on. Raises NotLeading before a
-    step that is another replica's to take.
+    Raises LifecycleError, LogUnavailable, LedgerUnavailable, NotLeading; calling again goes on.
     """
     for _ in range(MOST_STEPS):
         step = decide(orders, standing, now_ms())

@@ -123,7 +123,7 @@ class Reconciler:
     def reconcile(self, namespace: str, name: str) -> float | None:
         """One look. Answers in how many seconds the next one is due, None: never, the session is gone.
 
-        Raises ApiError, Unreachable, NotLeading: the caller looks again, later and later.
+        Raises ApiError, Unreachable, NotLeading: the caller tries again, each time after a longer pause.
         """
         self._leading()
         resource = self._cache.get(SESSION.name, namespace, name)

@@ -46,9 +46,8 @@ return 1
 """
 Client: TypeAlias = "Redis | RedisCluster"
 AWAY: Final = (RedisError, RedisClusterException, OSError, TimeoutError, RuntimeError)
-"""What calls raise when Redis is away, or part of a cluster. NB: the second is none of the first. The last is
-raised by uvloop where a connection was closed after it was made and before it was written to: redis-py lets it
-through."""
+"""Errors of calls while Redis, or a part of a cluster, is away. NB: the second is not derived from the first. The
+last one is uvloop's, for a connection that was closed before the first write to it: redis-py passes it on."""
 
 
 class Vacant(Exception):
