@@ -15,7 +15,7 @@ from typing import get_args
 
 from bench import page
 from bench.running import FOLDER, SMOKE_FOLDER, Size, keep, kept, say
-from psephos.observability import configure_logs
+from psephos.platform.logs import configure_logs
 
 #: In the order in which they run, each a module of this package; with the minutes of the full size on two cores.
 BENCHMARKS = {

@@ -23,8 +23,8 @@ from psephos.dev.ports import free_port
 from psephos.ledger import Ledger
 from psephos.ledger.ledger import dynamodb_client
 from psephos.log import tally_group
-from psephos.process import ChildProcess
-from psephos.settings import Settings, load_settings
+from psephos.platform.child_process import ChildProcess
+from psephos.platform.settings import Settings, load_settings
 
 VOTES: dict[Size, Sequence[int]] = {
     "smoke": (10_000, 20_000),

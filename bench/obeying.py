@@ -22,8 +22,8 @@ from bench.running import Figures, Size, say
 from psephos.dev.ports import LOOPBACK, free_port
 from psephos.dev.stack import Stack
 from psephos.lifecycle import OrderBook, Wishes
-from psephos.lifecycle.clock import now_ms
-from psephos.process import ChildProcess
+from psephos.platform.child_process import ChildProcess
+from psephos.platform.clock import now_ms
 from psephos.session import parse_session
 
 SESSION = b"""

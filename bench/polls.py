@@ -16,9 +16,9 @@ from psephos.dev.servers import Backends
 from psephos.dev.tokens import HS256_KEY_BYTES, TokenTemplate, signer
 from psephos.lifecycle import make_keys, prepare, read_keys
 from psephos.log import LogAdmin
-from psephos.process import ChildProcess
+from psephos.platform.child_process import ChildProcess
+from psephos.platform.settings import load_settings
 from psephos.session import parse_session
-from psephos.settings import load_settings
 
 READY_S = 180.0  # on a machine that has other things to do
 CREDENTIAL = "gateway-credential-0123456789"

@@ -27,7 +27,7 @@ from bench.processes import NO_MEMORY, Cost, Memory, cost, memory, memory_of, na
 from bench.running import Figures, Size, say, servers, shown
 from psephos.dev.ports import free_port
 from psephos.dev.servers import Backends
-from psephos.process import ChildProcess
+from psephos.platform.child_process import ChildProcess
 from psephos.serve import admin_ports
 
 NUMBERS: dict[Size, Sequence[int]] = {"smoke": (1, 2), "quick": (1, 5), "full": (1, 10, 50)}

@@ -30,7 +30,7 @@ from bench.votes import Session
 from psephos.dev.ports import free_port
 from psephos.dev.servers import Backends
 from psephos.log import client_config, tally_group
-from psephos.process import ChildProcess
+from psephos.platform.child_process import ChildProcess
 
 #: Votes, and in how many rounds they are counted.
 RUNS: dict[Size, Sequence[tuple[int, int]]] = {

@@ -14,10 +14,10 @@ from bench.running import Progress
 from psephos.codec.votes import VOTER_BYTES, WEIGHT_ONE, encode_vote, partition_of
 from psephos.dev.servers import Backends
 from psephos.lifecycle import make_keys, prepare, read_keys
-from psephos.lifecycle.clock import now_ms
 from psephos.log import LogAdmin, client_config, votes_topic
+from psephos.platform.clock import now_ms
+from psephos.platform.settings import load_settings
 from psephos.session import parse_session
-from psephos.settings import load_settings
 
 OPTIONS = 10
 DUPLICATES = 0.1  # of the records: votes of voters who have voted

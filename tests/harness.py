@@ -23,8 +23,8 @@ from psephos.dev.servers import Backends
 from psephos.genesis import Genesis, encode_genesis, key_fingerprint, lot_commitment
 from psephos.ledger import Ledger
 from psephos.log import LogAdmin, client_config, votes_topic, write_control
+from psephos.platform.settings import Settings, load_settings
 from psephos.session import Session, parse_session, rules_hash
-from psephos.settings import Settings, load_settings
 
 KEY = b"k" * 32
 TOKEN_KEY = b"t" * 32

@@ -20,8 +20,8 @@ from psephos.ledger.ledger import dynamodb_client
 from psephos.lifecycle import close, make_keys, prepare, read_keys, set_phase
 from psephos.lifecycle.closing import announce, fix_closing, seal, wait_for_grace
 from psephos.log import LogAdmin, client_config, read_records, votes_topic
+from psephos.platform.settings import load_settings
 from psephos.session import parse_session
-from psephos.settings import load_settings
 
 PARTITIONS = 2
 LONG_AGO = "2020-01-01T00:00:00Z"

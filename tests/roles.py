@@ -1,7 +1,7 @@
 """Roles as real processes of a test: forked from one process of each test process, which has imported them all.
 
 A role that is executed spends 0.7 s of CPU on its imports before it does anything, and tests start some hundreds.
-What `python -m psephos.<role>` and `psephos <role>` do beyond that is the same: `psephos.forkserver`.
+What `python -m psephos.<role>` and `psephos <role>` do beyond that is the same: `psephos.platform.forkserver`.
 """
 
 import sys
@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from psephos.forked import IMPORTED
-from psephos.forkserver import ForkedProcess, ForkServer, can_fork
-from psephos.process import Child, ChildProcess
+from psephos.platform.child_process import Child, ChildProcess
+from psephos.platform.forkserver import ForkedProcess, ForkServer, can_fork
 from psephos.tally.crash import CRASH, STOP
 
 _READ_AT_START = {"PYTHONPATH", CRASH, STOP}  # by the interpreter, and by a module when it is imported

@@ -24,9 +24,9 @@ from psephos.lifecycle import Closing, closing_of
 from psephos.lifecycle.closing import sealed_ends
 from psephos.log import LogAdmin, LogUnavailable, read_control
 from psephos.objectstore import ObjectStore, exports_address
+from psephos.platform.settings import Settings
 from psephos.projection import frame_name, heartbeat_name, tls
 from psephos.results import Document, decode_document
-from psephos.settings import Settings
 from psephos_operator.settings import OperatorSettings
 
 _REDIS_S = 2.0

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 
-from psephos.observability import get_logger
+from psephos.platform.logs import get_logger
 from psephos_operator import metrics
 from psephos_operator.builders.meta import Manifest
 from psephos_operator.cluster import ApiError, Gone, Kube, Unreachable

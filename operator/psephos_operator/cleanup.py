@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from psephos.observability import get_logger
+from psephos.platform.logs import get_logger
 from psephos_operator import metrics
 from psephos_operator.backends import Backends
 from psephos_operator.builders.meta import UID_LABEL, Manifest

@@ -14,7 +14,7 @@ import kubernetes.client
 import kubernetes.config
 import urllib3
 
-from psephos.settings import SettingsError
+from psephos.platform.settings import SettingsError
 from psephos_operator import metrics
 from psephos_operator.builders.meta import MANAGER, Manifest
 from psephos_operator.kinds import CHILDREN, Kind

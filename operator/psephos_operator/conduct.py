@@ -5,11 +5,11 @@ from typing import NamedTuple
 
 from psephos.codec.control import Control, Phase
 from psephos.lifecycle import Orders, obey, set_phase
-from psephos.lifecycle.clock import now_ms
 from psephos.lifecycle.closing import fix_closing, seal, tell
 from psephos.lifecycle.phases import change
 from psephos.log import broker_time_ms
-from psephos.observability import get_logger
+from psephos.platform.clock import now_ms
+from psephos.platform.logs import get_logger
 from psephos_operator.backends import Backends, Standing
 from psephos_operator.life import Do, Step, decide
 

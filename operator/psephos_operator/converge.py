@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from psephos.observability import get_logger
+from psephos.platform.logs import get_logger
 from psephos_operator import metrics
 from psephos_operator.builders.meta import DESIRED_ANNOTATION, MANAGER, UID_LABEL, Manifest, stamped
 from psephos_operator.cache import Cache, Key, key_of

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from psephos.observability import get_logger
+from psephos.platform.logs import get_logger
 from psephos.session import API_VERSION, KIND
 from psephos_operator.builders.meta import MANAGER
 from psephos_operator.cluster import ApiError, Kube, Unreachable

@@ -15,7 +15,7 @@ from typing import Any
 
 import kopf
 
-from psephos.observability import get_logger
+from psephos.platform.logs import get_logger
 from psephos_operator import metrics
 from psephos_operator.builders.meta import Manifest
 from psephos_operator.cache import Cache

@@ -8,7 +8,7 @@ import time
 from datetime import UTC, datetime
 from typing import Any
 
-from psephos.observability import get_logger
+from psephos.platform.logs import get_logger
 from psephos_operator.cluster import ApiError, Kube, Unreachable
 from psephos_operator.kinds import LEASES
 from psephos_operator.settings import OperatorSettings

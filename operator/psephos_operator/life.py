@@ -11,8 +11,8 @@ from enum import StrEnum
 
 from psephos.codec.control import Control, Phase
 from psephos.lifecycle import Orders, Voting, obey
-from psephos.lifecycle.clock import ms_of, text_of
 from psephos.lifecycle.orders import BEFORE_CLOSING
+from psephos.platform.clock import ms_of, text_of
 from psephos.session import Session
 from psephos_operator.backends import Standing
 

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-from psephos.observability import get_logger
+from psephos.platform.logs import get_logger
 from psephos_operator import metrics
 from psephos_operator.backends import Backends
 from psephos_operator.builders.meta import MANAGER, UID_LABEL, Manifest

@@ -5,9 +5,10 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
-from psephos.observability import AdminServer, Health, configure_logs, get_logger
-from psephos.process import StopRequest, stop_requests
-from psephos.settings import SettingsError
+from psephos.platform.health import AdminServer, Health
+from psephos.platform.logs import configure_logs, get_logger
+from psephos.platform.settings import SettingsError
+from psephos.platform.signals import StopRequest, stop_requests
 from psephos_operator import metrics
 from psephos_operator.backends import Backends
 from psephos_operator.cluster import Kube

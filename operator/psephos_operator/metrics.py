@@ -3,7 +3,7 @@
 from prometheus_client import Counter, Gauge, Histogram
 
 from psephos.log import ADMIN_PROCESSES_ENDED
-from psephos.observability.registry import role_registry
+from psephos.platform.registry import role_registry
 
 REGISTRY = role_registry()
 REGISTRY.register(ADMIN_PROCESSES_ENDED)

@@ -17,13 +17,13 @@ from psephos.codec.control import Phase
 from psephos.genesis import GenesisMismatch, require_match
 from psephos.ledger import LedgerMissing, LedgerUnavailable
 from psephos.lifecycle import LifecycleError, Orders, prepare
-from psephos.lifecycle.clock import now_ms
 from psephos.log import LogUnavailable
 from psephos.objectstore import exports_address
-from psephos.observability import get_logger
+from psephos.platform.clock import now_ms
+from psephos.platform.logs import get_logger
+from psephos.platform.settings import SettingsError
 from psephos.projection import AWAY as REDIS_AWAY
 from psephos.session import Session, SessionError, parse_session, rules_hash
-from psephos.settings import SettingsError
 from psephos_operator import keys, metrics
 from psephos_operator import status as statuses
 from psephos_operator.backends import Backends, Standing

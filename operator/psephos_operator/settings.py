@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from psephos.settings import Settings, SettingsError, load_settings
+from psephos.platform.settings import Settings, SettingsError, load_settings
 
 PREFIX = "PSEPHOS_OPERATOR_"
 _NAME = r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$"

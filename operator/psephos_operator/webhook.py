@@ -24,7 +24,7 @@ from typing import Any, Self
 from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 
-from psephos.observability import get_logger
+from psephos.platform.logs import get_logger
 from psephos_operator.admission import NotAReview, answer
 from psephos_operator.certificates import Bundle, is_due, renewed
 from psephos_operator.settings import OperatorSettings

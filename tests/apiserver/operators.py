@@ -23,7 +23,7 @@ from psephos.dev.ports import free_port
 from psephos.dev.servers import Backends
 from psephos.ledger import Ledger
 from psephos.log import client_config, tally_group, votes_topic
-from psephos.settings import Settings
+from psephos.platform.settings import Settings
 from psephos_operator.settings import OperatorSettings, load_operator_settings
 
 SESSION = ("psephos.dev/v1alpha1", "VotingSession")

@@ -18,9 +18,9 @@ from psephos.dev.java import Jars
 from psephos.dev.ports import free_port
 from psephos.dev.servers import Backends
 from psephos.lifecycle import close
-from psephos.lifecycle.clock import now_ms
 from psephos.lifecycle.closing import announce, fix_closing, seal, wait_for_grace
 from psephos.log import mark_closed
+from psephos.platform.clock import now_ms
 from psephos.recount.job import audit as recount
 
 CONNECTIONS = 8  # of voters at each process

@@ -20,7 +20,7 @@ from tests.faults.fixtures import FOLDER, GENESIS_HASH, PARTITION, SESSION, UID,
 from tests.harness import PARTITIONS
 
 from psephos.codec.blocks import MAX_RECORDS, State, block_hash, decode_block, encode_block
-from psephos.process import ChildProcess
+from psephos.platform.child_process import ChildProcess
 from psephos.tally.decide import Head, Judge
 from psephos.tally.store import Identity, Store
 

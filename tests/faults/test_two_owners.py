@@ -11,7 +11,7 @@ from tests.harness import PARTITIONS, Role, Running
 from psephos.codec.blocks import decode_block
 from psephos.codec.tallies import TallyRecord
 from psephos.log import client_config, votes_topic
-from psephos.settings import load_settings
+from psephos.platform.settings import load_settings
 from psephos.tally.crash import STOP
 from psephos.tally.publisher import Publisher
 

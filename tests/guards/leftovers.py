@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from psephos.forkserver import linux
+from psephos.platform.forkserver import linux
 
 GRACE_S = 5.0  # for what was asked to end and has not ended yet
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h

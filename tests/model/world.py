@@ -35,7 +35,7 @@ from psephos.genesis import Genesis, encode_genesis
 from psephos.ledger import Ledger
 from psephos.lifecycle import closing
 from psephos.log import LogUnavailable
-from psephos.observability import Health
+from psephos.platform.health import Health
 from psephos.recount.compare import Chain, LogRecord, compare
 from psephos.recount.examine import RecordRules
 from psephos.session import Session, parse_session, rules_hash

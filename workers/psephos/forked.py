@@ -5,8 +5,8 @@ Imports none of it itself: `psephos serve` reads this before it becomes that pro
 
 from contextlib import suppress
 
-from psephos.forkserver import can_fork
-from psephos.forkserver.host import become_fork_server, is_first, start_of_first
+from psephos.platform.forkserver import can_fork
+from psephos.platform.forkserver.host import become_fork_server, is_first, start_of_first
 
 IMPORTED = (
     "psephos.ledger.described",  # first: what it reads and forgets leaves room for the others

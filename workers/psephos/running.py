@@ -10,9 +10,10 @@ from prometheus_client import CollectorRegistry
 from psephos.genesis import GenesisMismatch
 from psephos.ledger import LedgerUnavailable
 from psephos.log import LogUnavailable
-from psephos.observability import Health, configure_logs, get_logger, open_admin
-from psephos.process import stop_requests
-from psephos.settings import Settings, SettingsError, load_settings
+from psephos.platform.health import Health, open_admin
+from psephos.platform.logs import configure_logs, get_logger
+from psephos.platform.settings import Settings, SettingsError, load_settings
+from psephos.platform.signals import stop_requests
 from psephos.startup import Context, start
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)

@@ -7,9 +7,10 @@ from typing import NamedTuple
 from psephos.genesis import Genesis, decode_genesis, key_fingerprint, require_match
 from psephos.ledger import Ledger, LedgerMissing
 from psephos.log import LogAdmin
-from psephos.observability import get_logger
+from psephos.platform.logs import get_logger
+from psephos.platform.settings import Settings, SettingsError
 from psephos.session import Session, rules_hash
-from psephos.settings import Settings, SettingsError, load_session
+from psephos.session_file import load_session
 
 _RETRY_S = 0.5
 log = get_logger()

@@ -26,7 +26,6 @@ from psephos.lifecycle import (
     extend,
     set_phase,
 )
-from psephos.lifecycle.clock import now_ms
 from psephos.lifecycle.closing import (
     Closing,
     announce,
@@ -37,6 +36,7 @@ from psephos.lifecycle.closing import (
 )
 from psephos.lifecycle.orders import NOTICE_MS
 from psephos.log import LogAdmin, client_config, mark_closed, read_control, refusing_partitions, votes_topic
+from psephos.platform.clock import now_ms
 
 Unique = Callable[[str], str]
 

@@ -13,7 +13,7 @@ from psephos.dev.servers import Backends
 from psephos.genesis import GenesisMismatch, decode_genesis
 from psephos.lifecycle import Conductor, LifecycleError, make_keys, prepare, read_keys, set_phase
 from psephos.log import LogAdmin, broker_time_ms, read_control, votes_topic
-from psephos.settings import SettingsError, load_settings
+from psephos.platform.settings import SettingsError, load_settings
 
 Unique = Callable[[str], str]
 

@@ -12,7 +12,7 @@ from typing import Any
 from tests.guards.leftovers import BOUND
 from tests.waiting import READY_S, wait_until
 
-from psephos.settings import Settings, load_settings
+from psephos.platform.settings import Settings, load_settings
 
 EXAMPLES = Path(__file__).parents[3] / "manifests" / "examples"
 PSEPHOS = (sys.executable, "-m", "psephos.cli")

@@ -11,7 +11,7 @@ from tests.waiting import READY_S, wait_until
 from psephos.dev.ports import free_port
 from psephos.dev.read import NoAnswer, request
 from psephos.dev.servers import Backends
-from psephos.process import STACKS
+from psephos.platform.signals import STACKS
 from psephos.serve.layout import RoleProcess
 from psephos.serve.roles import supervise
 

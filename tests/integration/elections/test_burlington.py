@@ -31,10 +31,10 @@ from psephos.codec.votes import decode_vote, encode_vote, partition_of, voter_ke
 from psephos.ledger import Ledger
 from psephos.ledger.ledger import dynamodb_client
 from psephos.log import LogAdmin, client_config, read_records, votes_topic
+from psephos.platform.settings import Settings, read_key
 from psephos.recount.report import DIFFERS
 from psephos.rules import BallotRules
 from psephos.session import parse_session
-from psephos.settings import Settings, read_key
 
 PARTITION = 2
 Chain = dict[int, bytes]

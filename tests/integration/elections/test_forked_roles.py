@@ -20,12 +20,13 @@ from psephos.dev.keys import make_door_keys
 from psephos.dev.ports import free_port
 from psephos.dev.servers import Backends
 from psephos.lifecycle import set_phase
-from psephos.process import STACKS, ChildProcess
+from psephos.platform.child_process import ChildProcess
+from psephos.platform.settings import load_settings
+from psephos.platform.signals import STACKS
+from psephos.platform.supervisor import RoleFailed, Supervisor
 from psephos.serve import layout
 from psephos.serve.layout import RoleProcess
 from psephos.serve.roles import supervise
-from psephos.settings import load_settings
-from psephos.supervisor import RoleFailed, Supervisor
 
 NAMES = {"ingest": "ingest", "gateway": "gateway", "projector": "projector", "tally-0": "tally"}
 """Roles by the names of their processes."""

@@ -18,11 +18,11 @@ from psephos.dev.keys import make_door_keys
 from psephos.dev.ports import free_port
 from psephos.dev.read import NoAnswer, request
 from psephos.dev.servers import Backends
-from psephos.lifecycle.clock import now_ms
 from psephos.lifecycle.orderbook import OrderBook
 from psephos.lifecycle.orders import NOTICE_MS
 from psephos.lifecycle.wishes import Wishes
 from psephos.log import read_control
+from psephos.platform.clock import now_ms
 from psephos.results import verify_result
 
 VOTING = timedelta(hours=1)  # until it is told to close: how long the roles take to start is not known here

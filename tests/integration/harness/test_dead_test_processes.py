@@ -44,7 +44,7 @@ VICTIM = """
 import importlib, os, pathlib, subprocess, sys
 import pytest
 from conftest import die
-from psephos.process import ChildProcess
+from psephos.platform.child_process import ChildProcess
 
 WAIT = [sys.executable, "-c", "import time; time.sleep(300)"]
 

@@ -26,8 +26,8 @@ from psephos.dev.tokens import TokenTemplate, signer
 from psephos.lifecycle import make_keys, prepare, read_keys
 from psephos.log import LogAdmin, LogUnavailable, read_control, votes_topic, write_control
 from psephos.log.admin import read_records
+from psephos.platform.settings import Settings, load_settings
 from psephos.session import Session, parse_session
-from psephos.settings import Settings, load_settings
 
 PARTITIONS = 4
 TOKEN_KEY = b"t" * 32

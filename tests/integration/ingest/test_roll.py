@@ -16,8 +16,8 @@ from psephos.ingest.credentials import Credentials
 from psephos.ingest.problems import Problem
 from psephos.ingest.roll import FileSource, Roll, roll_source
 from psephos.ingest.rollfile import FileText, RollFile, UnusableRoll, build, pseudonyms
+from psephos.platform.settings import Settings, SettingsError, load_settings
 from psephos.session import Session, parse_session
-from psephos.settings import Settings, SettingsError, load_settings
 
 KEY = b"k" * 32
 MILLION = 1_000_000

@@ -18,7 +18,7 @@ from psephos.codec.blocks import State
 from psephos.codec.tallies import TallyRecord, decode_tally, encode_tally, tally_key
 from psephos.dev.servers import Backends
 from psephos.log import LogAdmin, client_config, consumer_config, tallies_topic, votes_topic
-from psephos.settings import Settings, load_settings
+from psephos.platform.settings import Settings, load_settings
 from psephos.tally.worker import _consumer_config
 
 PARTITIONS = 2

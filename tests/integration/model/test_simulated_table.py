@@ -7,7 +7,7 @@ from tests.model.dynamodb import Table
 
 from psephos.dev.servers import Backends
 from psephos.ledger import Conflict, Ledger
-from psephos.settings import load_settings
+from psephos.platform.settings import load_settings
 
 
 def heard(ledger: Ledger) -> list[Any]:

@@ -15,11 +15,11 @@ from tests.s3 import S3
 from psephos.codec.control import Phase
 from psephos.dev.servers import Backends
 from psephos.objectstore import Address, ObjectStore, ObjectStoreError, address_of, exports_address
+from psephos.platform.settings import Settings, load_settings
 from psephos.recount.errors import RecountError
 from psephos.recount.exporting import export_to_store
 from psephos.recount.main import run
 from psephos.results import decode_document, encode_document, verify_result
-from psephos.settings import Settings, load_settings
 
 Unique = Callable[[str], str]
 

@@ -12,7 +12,7 @@ from tests.s3 import S3
 from psephos.codec.votes import voter_key
 from psephos.ingest import roll as rolls
 from psephos.ingest.roll import Roll, roll_source
-from psephos.settings import Settings, SettingsError, load_settings
+from psephos.platform.settings import Settings, SettingsError, load_settings
 
 MILLION = 1_000_000
 

@@ -17,7 +17,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from psephos.log import LogAdmin, LogUnavailable, client_config, tally_group
-from psephos.settings import Settings
+from psephos.platform.settings import Settings
 from psephos_operator.backends import Backends
 from psephos_operator.settings import OperatorSettings, load_operator_settings
 

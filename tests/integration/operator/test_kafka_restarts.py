@@ -20,7 +20,7 @@ from psephos.dev.java import ensure_jars
 from psephos.dev.ports import free_port
 from psephos.dev.servers import Kafka
 from psephos.log import LogAdmin, tally_group, votes_topic
-from psephos.process import ChildProcess
+from psephos.platform.child_process import ChildProcess
 from psephos_operator.backends import Backends
 
 ROOT = Path(__file__).parents[3]

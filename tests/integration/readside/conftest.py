@@ -40,9 +40,9 @@ from psephos.dev.servers import Backends, Redis
 from psephos.ledger import Ledger
 from psephos.lifecycle import SessionKeys, make_keys, prepare, read_keys, set_phase
 from psephos.log import client_config, tallies_topic, votes_topic
+from psephos.platform.settings import Settings, load_settings
 from psephos.results import cells_of, encode_document, sign_result, turnout
 from psephos.session import Session, parse_session
-from psephos.settings import Settings, load_settings
 
 PARTITIONS = 2
 Option = int | tuple[int, ...]  # an option's index; a tuple: in order of preference

@@ -177,7 +177,7 @@ def test_under_embargo_the_page_shows_turnout_and_says_why(readside: ReadSide, l
 
 def test_a_countdown_runs_to_the_close(readside: ReadSide, look: Look) -> None:
     from psephos.lifecycle import extend
-    from psephos.lifecycle.clock import now_ms
+    from psephos.platform.clock import now_ms
 
     watched = look(readside.serve())
     expect(watched.connection()).to_have_text("Live")

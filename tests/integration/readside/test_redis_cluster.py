@@ -17,9 +17,9 @@ from tests.waiting import wait_until
 from psephos.dev.ports import LOOPBACK, free_port
 from psephos.dev.servers import Backends as Servers
 from psephos.dev.servers import Redis
+from psephos.platform.settings import Settings, SettingsError, load_settings
 from psephos.projection import AWAY, Projection, Vacant, channel_name, frame_name, redis_client
 from psephos.recount.sealing import publish
-from psephos.settings import Settings, SettingsError, load_settings
 from psephos_operator.backends import Backends, new_password
 from psephos_operator.settings import OperatorSettings, load_operator_settings
 

@@ -24,13 +24,13 @@ from psephos.dev.servers import Backends
 from psephos.genesis import GenesisMismatch, lot_commitment
 from psephos.lifecycle import make_keys
 from psephos.log import read_control
+from psephos.platform.settings import load_settings
 from psephos.projection import Projection
 from psephos.recount.errors import RecountError
 from psephos.recount.main import run
 from psephos.recount.report import DIFFERS, RecountReport
 from psephos.recount.sealing import mix_lot
 from psephos.results import decode_document, encode_document, verify_result
-from psephos.settings import load_settings
 
 Unique = Callable[[str], str]
 Expected = tuple[str, int, int]  # kind, partition, offset

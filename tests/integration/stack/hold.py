@@ -4,7 +4,8 @@ import sys
 from pathlib import Path
 
 from psephos.dev.servers import Backends, StackError
-from psephos.process import first_to_end, stop_requests
+from psephos.platform.child_process import first_to_end
+from psephos.platform.signals import stop_requests
 
 
 def main(folder: Path) -> None:

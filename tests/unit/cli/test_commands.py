@@ -12,8 +12,8 @@ from tests.unit.cli.conftest import Done
 
 from psephos.cli.app import app
 from psephos.dev.keys import make_door_keys
+from psephos.platform.settings import PREFIX, Settings
 from psephos.results import encode_document, sign_result
-from psephos.settings import PREFIX, Settings
 
 Psephos = Callable[..., Done]
 SESSION = """

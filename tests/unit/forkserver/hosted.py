@@ -8,8 +8,8 @@ import sys
 import time
 from pathlib import Path
 
-from psephos.forkserver import ForkedProcess
-from psephos.forkserver.host import become_fork_server, fork_server_above, is_first, start_of_first
+from psephos.platform.forkserver import ForkedProcess
+from psephos.platform.forkserver.host import become_fork_server, fork_server_above, is_first, start_of_first
 
 
 def main(log: str, what: str) -> None:

@@ -4,7 +4,7 @@ import sys
 import time
 from pathlib import Path
 
-from psephos.forkserver import ForkedProcess, ForkServer
+from psephos.platform.forkserver import ForkedProcess, ForkServer
 
 if __name__ == "__main__":
     server = ForkServer(["json"])

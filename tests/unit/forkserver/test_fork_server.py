@@ -13,8 +13,8 @@ import pytest
 from tests.guards.leftovers import runs
 from tests.waiting import wait_until
 
-from psephos.forkserver import ForkedProcess, ForkServer
-from psephos.process import ProcessError
+from psephos.platform.child_process import ProcessError
+from psephos.platform.forkserver import ForkedProcess, ForkServer
 
 FOLDER = Path(__file__).parent
 MakeChild = Callable[..., ForkedProcess]

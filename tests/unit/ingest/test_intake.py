@@ -16,7 +16,7 @@ from psephos.ingest.intake import Intake, LineReader, Record, decode_object
 from psephos.ingest.problems import KINDS, TYPE_BASE, Problem, busy
 from psephos.ingest.verifier import Electorate, Verifier, Voter
 from psephos.ingest.votelog import message_timeout_s, skew_ms
-from psephos.settings import environment, load_settings
+from psephos.platform.settings import environment, load_settings
 
 KEY = b"k" * 32
 NOW_MS = 1_800_000_000_000

@@ -7,8 +7,8 @@ import pytest
 from tests.unit.ingest.test_verifier import session
 
 from psephos.ingest.main import read_keys
+from psephos.platform.settings import Settings, SettingsError, load_settings
 from psephos.session import Session, parse_session
-from psephos.settings import Settings, SettingsError, load_settings
 
 
 def settings(folder: Path, **paths: str | bytes | None) -> Settings:

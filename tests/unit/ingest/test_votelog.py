@@ -13,7 +13,7 @@ from psephos.ingest.gate import Gate
 from psephos.ingest.intake import Records
 from psephos.ingest.tracing import Trace
 from psephos.ingest.votelog import VoteLog, now_ms
-from psephos.settings import load_settings
+from psephos.platform.settings import load_settings
 
 GRACE_MS = 10_000
 SETTINGS = load_settings(

@@ -11,8 +11,8 @@ from tests.waiting import PATIENCE_S, wait_until
 
 from psephos.codec.control import Control, Phase
 from psephos.lifecycle import LifecycleError, OrderBook, Untaken, Wishes, obey
-from psephos.lifecycle.clock import now_ms
 from psephos.lifecycle.wishes import orders_of
+from psephos.platform.clock import now_ms
 
 OPEN = Control(phase=Phase.OPEN, number=1)
 Decide = Callable[[Control, Wishes], Control]

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 
-from psephos.observability.histogram import BulkHistogram
+from psephos.platform.histogram import BulkHistogram
 
 BOUNDS = (0.002, 0.5, 1.0, 10.0)
 VALUES = st.one_of(st.sampled_from(BOUNDS), st.floats(0, 100))

@@ -10,7 +10,7 @@ import pytest
 from tests.unit.operator.sessions import ACCESS, UID, plan, session, settings
 
 from psephos.codec.control import Phase
-from psephos.settings import Settings
+from psephos.platform.settings import Settings
 from psephos_operator.builders import (
     Access,
     build,

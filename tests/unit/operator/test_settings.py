@@ -3,7 +3,7 @@
 import pytest
 from tests.unit.operator.sessions import UID, VARIABLES, settings
 
-from psephos.settings import SettingsError
+from psephos.platform.settings import SettingsError
 from psephos_operator.settings import load_operator_settings
 
 

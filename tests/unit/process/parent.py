@@ -7,7 +7,8 @@ import sys
 import threading
 from pathlib import Path
 
-from psephos.process import ChildProcess, first_to_end, stop_in_order, stop_requests
+from psephos.platform.child_process import ChildProcess, first_to_end, stop_in_order
+from psephos.platform.signals import stop_requests
 
 CHILD = """
 import signal, sys, time

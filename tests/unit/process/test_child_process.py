@@ -10,15 +10,14 @@ import pytest
 from tests.guards.leftovers import BOUND, runs
 from tests.waiting import PATIENCE_S, wait_until
 
-from psephos.process import (
+from psephos.platform.child_process import (
     ChildProcess,
     CommandMissingError,
     ProcessError,
-    StopRequest,
     first_to_end,
-    stop_requests,
     stop_together,
 )
+from psephos.platform.signals import StopRequest, stop_requests
 
 PARENT = Path(__file__).with_name("parent.py")
 DEAF = (

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from psephos.platform.settings import Settings, SettingsError, load_settings
 from psephos.serve import admin_ports, layout, own_admin_port
-from psephos.settings import Settings, SettingsError, load_settings
 
 
 def _settings(**values: object) -> Settings:

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from tests.waiting import wait_until
 
-from psephos.process import ChildProcess
-from psephos.supervisor import Backoff, RoleFailed, Supervised, Supervisor
+from psephos.platform.backoff import Backoff
+from psephos.platform.child_process import ChildProcess
+from psephos.platform.supervisor import RoleFailed, Supervised, Supervisor
 
 WAITS = "import time; print('up', flush=True); time.sleep(60)"
 Make = Callable[[str], Supervised]

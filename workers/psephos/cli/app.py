@@ -10,7 +10,7 @@ from typer.exceptions import Abort, TyperException
 
 from psephos.cli import dev, people, roles, session, size, tokens
 from psephos.cli.errors import FAILED, explain
-from psephos.process import write_stacks_when_asked
+from psephos.platform.signals import write_stacks_when_asked
 
 app = typer.Typer(
     name="psephos",

@@ -17,8 +17,8 @@ from psephos.dev.published import Published, read_published
 from psephos.dev.report import encode_result, result_text
 from psephos.dev.run import ElectionFailed, Inputs, Played, RunOptions, play, read_inputs
 from psephos.dev.stack import Stack
-from psephos.observability import configure_logs
-from psephos.process import stop_requests
+from psephos.platform.logs import configure_logs
+from psephos.platform.signals import stop_requests
 from psephos.session import Session
 
 _DEMO_S = 30.0  # so long does the voting of a demo take

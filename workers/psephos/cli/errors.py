@@ -14,7 +14,7 @@ BAD_INPUT = 2  # settings or input: the same command can only fail again
 
 _FORESEEN = {
     BAD_INPUT: (
-        "psephos.settings:SettingsError",
+        "psephos.platform.settings:SettingsError",
         "psephos.session:SessionError",
         "psephos.genesis:GenesisMismatch",
         "psephos.log:LogUnavailable",
@@ -24,8 +24,8 @@ _FORESEEN = {
         "psephos.dev.ballots:BallotsError",
         "psephos.dev.tokens:TokenKeyError",
         "psephos.dev.errors:StackError",
-        "psephos.process:ProcessError",
-        "psephos.supervisor:RoleFailed",
+        "psephos.platform.child_process:ProcessError",
+        "psephos.platform.supervisor:RoleFailed",
         "psephos.recount.errors:RecountError",
     ),
     FAILED: (

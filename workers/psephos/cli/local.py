@@ -8,8 +8,8 @@ from psephos.cli.inputs import read_session
 from psephos.codec.control import Control, Phase
 from psephos.dev.display import Display
 from psephos.dev.stack import Stack, StackOptions
-from psephos.observability import configure_logs
-from psephos.process import StopRequest, stop_requests
+from psephos.platform.logs import configure_logs
+from psephos.platform.signals import StopRequest, stop_requests
 
 _POLL_S = 0.1
 

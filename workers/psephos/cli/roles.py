@@ -94,7 +94,7 @@ class _OperatorCommand(TyperCommand):
 
 def variables_help(role: str) -> str:
     """The variables of a role, each with its meaning and its default."""
-    from psephos.settings import PREFIX, Settings
+    from psephos.platform.settings import PREFIX, Settings
 
     names = (*VARIABLES[role], *_EVERY_ROLE)
     return _variables({name: Settings.model_fields[name] for name in names}, PREFIX)
@@ -114,7 +114,7 @@ def _variables(fields: Mapping[str, Any], prefix: str) -> str:
 
 def _command(role: str) -> Callable[[], None]:
     def command() -> None:
-        from psephos.settings import load_settings
+        from psephos.platform.settings import load_settings
 
         settings = load_settings()
         import_module(f"psephos.{role}.main").run(settings)
@@ -175,8 +175,8 @@ def recount(
     Exit code 0: log and ledger agree; 3: they differ.
     """
     from psephos.cli.recounting import print_report
+    from psephos.platform.settings import load_settings
     from psephos.recount.main import run
-    from psephos.settings import load_settings
 
     report = run(
         load_settings(),
@@ -209,8 +209,8 @@ def serve(
     ingest, gateway, projector, tally workers, and last its own. SIGTERM drains them in order, whoever takes votes
     first.
     """
+    from psephos.platform.settings import load_settings
     from psephos.serve.main import run
-    from psephos.settings import load_settings
 
     run(load_settings(), workers=workers, conduct=conduct)
 

@@ -135,7 +135,7 @@ def _give(data: Path, session: str | None, order: Wishes) -> None:
 def _tell(book: OrderBook, order: Wishes) -> None:
     """Prints what the session is then. Raises LifecycleError, Untaken."""
     from psephos.codec.control import Phase
-    from psephos.lifecycle.clock import text_of
+    from psephos.platform.clock import text_of
 
     control = book.give(order)
     said = [f"{book.session} is {control.phase}"]
@@ -195,7 +195,7 @@ def _name(folder: Path) -> str:
 
 
 def _now_ms() -> int:
-    from psephos.lifecycle.clock import now_ms
+    from psephos.platform.clock import now_ms
 
     return now_ms()
 

@@ -52,7 +52,7 @@ def mint(
     A local session keeps its key in its folder: .psephos/my-session/keys/tokens-hs256
     """
     from psephos.dev.tokens import TokenTemplate, signer, token_template
-    from psephos.settings import SettingsError, read_key
+    from psephos.platform.settings import SettingsError, read_key
 
     seconds = parse_ttl(ttl)
     if session is not None:

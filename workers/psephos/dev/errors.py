@@ -1,6 +1,6 @@
 """What can keep the local stack from starting, as one line for a person."""
 
-from psephos.process import ProcessError
+from psephos.platform.child_process import ProcessError
 
 
 class StackError(ProcessError):

@@ -12,7 +12,7 @@ from psephos.codec.receipts import DIGEST_BYTES, Receipt, ReceiptVerifier, parse
 from psephos.codec.votes import MARKER_KEY, record_digest, voter_key
 from psephos.dev.journal import Acknowledged
 from psephos.log import LogAdmin, read_records, votes_topic
-from psephos.settings import Settings
+from psephos.platform.settings import Settings
 
 _FETCH = 10_000
 

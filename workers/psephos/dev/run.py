@@ -34,10 +34,10 @@ from psephos.dev.stack import Stack, StackOptions
 from psephos.dev.tokens import signer, token_template
 from psephos.dev.voters import Cast, Door, anonymous_tokens, cast
 from psephos.ledger import Ledger
+from psephos.platform.settings import read_key
 from psephos.results import Document, decode_document
 from psephos.rules import BallotRules
 from psephos.session import Session
-from psephos.settings import read_key
 
 CLOSE_TIMEOUT_S = 600.0
 LAST_FRAME_S = 15.0

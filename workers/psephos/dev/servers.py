@@ -28,7 +28,13 @@ from psephos.dev.folder import MIN_FREE_BYTES, owned, require_space
 from psephos.dev.java import Jars, Progress, class_archive, ensure_jars, find_java, silent
 from psephos.dev.kafka_config import LOG4J2, Node, server_properties
 from psephos.dev.ports import LOOPBACK, accepts, free_port, require_port
-from psephos.process import POLL_INTERVAL, ChildProcess, CommandMissingError, ProcessError, stop_together
+from psephos.platform.child_process import (
+    POLL_INTERVAL,
+    ChildProcess,
+    CommandMissingError,
+    ProcessError,
+    stop_together,
+)
 
 __all__ = ["Backends", "DynamoDBLocal", "Kafka", "KafkaBroker", "Redis", "Server", "StackError", "free_port"]
 

@@ -31,13 +31,15 @@ from psephos.dev.ports import LOOPBACK, free_port, require_port
 from psephos.dev.servers import Backends, Server
 from psephos.genesis import Genesis
 from psephos.lifecycle import Conductor, OrderBook, SessionKeys, make_keys, next_due, prepare, read_keys
-from psephos.observability import Health, get_logger, open_admin
+from psephos.platform.backoff import Backoff
+from psephos.platform.health import Health, open_admin
+from psephos.platform.logs import get_logger
+from psephos.platform.settings import PREFIX, Settings, load_settings
+from psephos.platform.supervisor import Supervised, Supervisor
 from psephos.serve import admin_ports, layout, metrics, own_admin_port, supervise
 from psephos.serve.auditing import Auditor
 from psephos.serve.recounting import recount_by_child
 from psephos.session import Session
-from psephos.settings import PREFIX, Settings, load_settings
-from psephos.supervisor import Backoff, Supervised, Supervisor
 
 UID_BYTES = 4
 SERVER_PAUSE_S = 2.0  # between a server's death and its next start: long enough to be seen

@@ -22,7 +22,7 @@ from confluent_kafka import KafkaError, Producer
 from psephos.dev.journal import Acknowledged, Journal
 from psephos.dev.load import Again, Body, Load, Poison, Refusable, Voter
 from psephos.log import LogUnavailable, client_config, votes_topic
-from psephos.settings import Settings
+from psephos.platform.settings import Settings
 
 BATCH = 500
 BATCHES_AT_ONCE, SINGLES_AT_ONCE, MORE_AT_ONCE = 4, 32, 16

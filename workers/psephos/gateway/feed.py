@@ -12,7 +12,7 @@ from psephos.codec.errors import Malformed
 from psephos.codec.frames import Frame
 from psephos.gateway import metrics
 from psephos.gateway.view import View, readable, view_of
-from psephos.observability import get_logger
+from psephos.platform.logs import get_logger
 from psephos.projection import AWAY, Client, Projection, Subscription
 
 LOOK_S = 1.0

@@ -12,11 +12,12 @@ from psephos.gateway.fanout import Hub
 from psephos.gateway.feed import Feed, Newest
 from psephos.gateway.routes import Doors
 from psephos.log import ControlFollower
-from psephos.observability import Health, get_logger
+from psephos.platform.health import Health
+from psephos.platform.logs import get_logger
+from psephos.platform.settings import Settings, SettingsError
 from psephos.projection import redis_client
 from psephos.results import embargoed
 from psephos.running import run_role
-from psephos.settings import Settings, SettingsError
 from psephos.startup import Context
 
 DRAIN_S = 8.0

@@ -21,7 +21,7 @@ from psephos.gateway.receipts import Receipts
 from psephos.gateway.viewers import serve_events, serve_live
 from psephos.ledger import LedgerMissing, LedgerUnavailable
 from psephos.limits import Limit, LimitReached, client_of
-from psephos.observability import get_logger
+from psephos.platform.logs import get_logger
 from psephos.startup import Context
 
 RESULTS_CACHE = "public, max-age=1, stale-while-revalidate=5"

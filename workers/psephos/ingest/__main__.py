@@ -9,8 +9,8 @@ from psephos.genesis import GenesisMismatch
 from psephos.ingest.main import run, serve
 from psephos.ledger import LedgerUnavailable
 from psephos.log import LogUnavailable
-from psephos.process import write_stacks_when_asked
-from psephos.settings import SettingsError, load_settings
+from psephos.platform.settings import SettingsError, load_settings
+from psephos.platform.signals import write_stacks_when_asked
 
 
 def _main(arguments: list[str]) -> int:

@@ -24,7 +24,7 @@ from psephos.ingest.problems import Problem
 from psephos.ingest.requests import bearer, continue_if_expected, require_media
 from psephos.ingest.tracing import Trace, trace_id, trace_of
 from psephos.ingest.votelog import POLL_S, Sent, VoteLog, now_ms, too_busy
-from psephos.observability import get_logger
+from psephos.platform.logs import get_logger
 
 MEDIA_TYPES: Final = ("application/x-ndjson", "application/ndjson", "application/jsonl")
 LINE_LIMIT: Final = 64 * 1024

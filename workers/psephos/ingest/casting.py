@@ -20,7 +20,7 @@ from psephos.ingest.requests import bearer, require_media, require_size
 from psephos.ingest.tracing import Trace
 from psephos.ingest.verifier import Voter
 from psephos.ingest.votelog import VoteLog, now_ms, unconfirmed
-from psephos.observability import get_logger
+from psephos.platform.logs import get_logger
 
 JSON: Final = "application/json"
 SIGNED_TOGETHER: Final = (

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Final
 
 from psephos.ingest.watching import changes, mark
-from psephos.observability import get_logger
-from psephos.settings import SettingsError
+from psephos.platform.logs import get_logger
+from psephos.platform.settings import SettingsError
 
 MIN_BYTES: Final = 16
 MAX_CREDENTIALS: Final = 16

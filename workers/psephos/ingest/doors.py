@@ -28,7 +28,7 @@ from psephos.ingest.problems import MEDIA_TYPE, Problem
 from psephos.ingest.requests import read_body
 from psephos.ingest.tracing import trace_id, trace_of
 from psephos.ingest.votelog import VoteLog, now_ms
-from psephos.observability import get_logger
+from psephos.platform.logs import get_logger
 
 _ANY_ORIGIN: Final = {"Access-Control-Allow-Origin": "*"}  # no cookies: the token is all that counts
 _EXPOSED: Final = {

@@ -6,7 +6,7 @@ from time import monotonic
 from aiohttp import web
 
 from psephos.ingest.limits import Limit, client_of
-from psephos.settings import Settings
+from psephos.platform.settings import Settings
 
 
 class Fairness:

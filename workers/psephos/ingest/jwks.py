@@ -16,7 +16,7 @@ import aiohttp
 from psephos.ingest import metrics
 from psephos.ingest.keys import JWKS_LIMIT, KeySet, UnusableKey, parse_jwks
 from psephos.ingest.problems import Problem, busy
-from psephos.observability import get_logger
+from psephos.platform.logs import get_logger
 
 DEFAULT_AGE_S: Final = 300.0  # for an issuer that gives no max-age
 SHORTEST_AGE_S: Final = 60.0

@@ -15,8 +15,8 @@ from psephos.ingest.answers import fields, written
 from psephos.ingest.doors import Doors
 from psephos.ingest.problems import MEDIA_TYPE, busy
 from psephos.ingest.requests import BODY_LIMIT
-from psephos.observability import get_logger
-from psephos.settings import Settings, SettingsError
+from psephos.platform.logs import get_logger
+from psephos.platform.settings import Settings, SettingsError
 
 BACKLOG = 4096
 HEADERS_TIMEOUT_S = 10.0  # from the first byte of a request to the end of its headers

@@ -29,10 +29,12 @@ from psephos.ingest.roll import Roll, roll_source
 from psephos.ingest.verifier import Electorate, Verifier
 from psephos.ingest.votelog import VoteLog, message_timeout_s, now_ms
 from psephos.log import ControlFollower, LogUnavailable
-from psephos.observability import AdminServer, Health, configure_logs, get_logger
-from psephos.process import StopRequest, stop_requests
+from psephos.platform.health import AdminServer, Health
+from psephos.platform.logs import configure_logs, get_logger
+from psephos.platform.settings import Settings, SettingsError, read_key
+from psephos.platform.signals import StopRequest, stop_requests
 from psephos.session import Session, Tokens
-from psephos.settings import Settings, SettingsError, load_session, read_key
+from psephos.session_file import load_session
 from psephos.startup import Context, start
 
 SESSION_KEY_BYTES = 32

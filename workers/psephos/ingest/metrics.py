@@ -6,8 +6,8 @@ from prometheus_client import Counter, Enum, Gauge
 
 from psephos.codec.control import Phase
 from psephos.ingest.problems import KINDS
-from psephos.observability.histogram import BulkHistogram
-from psephos.observability.registry import role_registry
+from psephos.platform.histogram import BulkHistogram
+from psephos.platform.registry import role_registry
 
 REGISTRY = role_registry()
 

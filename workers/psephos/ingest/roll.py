@@ -17,9 +17,9 @@ from psephos.ingest.rollbuilder import AWAY, SOUND
 from psephos.ingest.rollfile import RollAway, RollFile, UnusableRoll
 from psephos.ingest.watching import changes, mark
 from psephos.objectstore import Address, ObjectStore, ObjectStoreError, ObjectVersion, address_of
-from psephos.observability import get_logger
+from psephos.platform.logs import get_logger
+from psephos.platform.settings import PREFIX, Settings, SettingsError, environment
 from psephos.session import Session
-from psephos.settings import PREFIX, Settings, SettingsError, environment
 
 BUILD_TIMEOUT_S: Final = 300.0
 STORE_EVERY_S: Final = 10.0  # a store asks money for each look

@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 from psephos.ingest.rollfile import FileText, RollAway, Text, UnusableRoll, build
+from psephos.platform.settings import Settings, SettingsError, load_settings, read_key
 from psephos.session import STORE_SCHEME
-from psephos.settings import Settings, SettingsError, load_settings, read_key
 
 SOUND, UNUSABLE, AWAY = 0, 2, 3  # exit codes
 

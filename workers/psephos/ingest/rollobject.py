@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from psephos.ingest.rollfile import MAX_SOURCE, RollAway, UnusableRoll
 from psephos.objectstore import Address, ObjectStore, ObjectStoreError, ObjectVersion, address_of
-from psephos.settings import Settings
+from psephos.platform.settings import Settings
 
 
 class ObjectText:

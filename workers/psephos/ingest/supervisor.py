@@ -7,12 +7,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from psephos.forkserver import ForkServer, can_fork, python_program
 from psephos.ingest.listener import bind
-from psephos.observability import get_logger
-from psephos.process import POLL_INTERVAL, stop_requests
-from psephos.settings import Settings, SettingsError, environment
-from psephos.supervisor import Backoff, RoleFailed, Supervised, Supervisor
+from psephos.platform.backoff import Backoff
+from psephos.platform.child_process import POLL_INTERVAL
+from psephos.platform.forkserver import ForkServer, can_fork, python_program
+from psephos.platform.logs import get_logger
+from psephos.platform.settings import Settings, SettingsError, environment
+from psephos.platform.signals import stop_requests
+from psephos.platform.supervisor import RoleFailed, Supervised, Supervisor
 
 GRACE_S = 25.0  # above the time that a process takes to drain
 FIRST_DELAY_S = 1.0

@@ -27,8 +27,8 @@ from psephos.ingest.intake import Record, Records
 from psephos.ingest.problems import Problem, busy
 from psephos.ingest.tracing import Trace
 from psephos.log import client_config, votes_topic
-from psephos.observability import get_logger
-from psephos.settings import Settings
+from psephos.platform.logs import get_logger
+from psephos.platform.settings import Settings
 
 POLL_S = 0.004  # also how many votes share a signature, which costs as much as half a vote
 LINGER_MS = (

@@ -19,14 +19,14 @@ from psephos.codec.control import Control, Phase
 from psephos.codec.errors import Malformed
 from psephos.genesis import decode_genesis
 from psephos.ledger import Ledger
-from psephos.lifecycle.clock import now_ms, text_of
 from psephos.lifecycle.errors import LifecycleError, Stopped
 from psephos.lifecycle.orders import BEFORE_CLOSING, NOTICE_MS, obey
 from psephos.lifecycle.phases import change, current, set_phase
 from psephos.lifecycle.wishes import Wishes, objections, orders_of
 from psephos.log import LogAdmin, LogUnavailable, broker_time_ms, mark_closed, refusing_partitions
-from psephos.observability import get_logger
-from psephos.settings import Settings
+from psephos.platform.clock import now_ms, text_of
+from psephos.platform.logs import get_logger
+from psephos.platform.settings import Settings
 
 DRAIN_TIMEOUT_S = 600.0
 _SEAL_TIMEOUT_S = 60.0

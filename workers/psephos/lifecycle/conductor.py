@@ -9,7 +9,6 @@ import msgspec
 
 from psephos.codec.control import ENDED, Control, Phase
 from psephos.ledger import Ledger, LedgerMissing, LedgerUnavailable
-from psephos.lifecycle.clock import now_ms
 from psephos.lifecycle.closing import DRAIN_TIMEOUT_S, Drained, close, closing_of, fix_closing
 from psephos.lifecycle.errors import Stopped
 from psephos.lifecycle.orderbook import OrderBook, Ordered
@@ -17,8 +16,9 @@ from psephos.lifecycle.orders import BEFORE_CLOSING, NO_MORE, obey
 from psephos.lifecycle.phases import change, current, set_phase
 from psephos.lifecycle.wishes import Wishes, orders_of
 from psephos.log import LogUnavailable
-from psephos.observability import get_logger
-from psephos.settings import Settings
+from psephos.platform.clock import now_ms
+from psephos.platform.logs import get_logger
+from psephos.platform.settings import Settings
 
 _LOOK_S = 2.0  # how often a conductor with nothing to do looks for changes that others made
 _LISTEN_S = 0.05  # and for orders

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from psephos.settings import PREFIX, Settings, SettingsError, read_key
+from psephos.platform.settings import PREFIX, Settings, SettingsError, read_key
 
 SESSION_KEY_BYTES = 32
 LOT_SEED_BYTES = 16

@@ -23,11 +23,11 @@ import msgspec
 
 from psephos.codec.control import Control, Phase
 from psephos.codec.errors import UNREADABLE
-from psephos.lifecycle.clock import now_ms
 from psephos.lifecycle.errors import LifecycleError
 from psephos.lifecycle.orders import NO_MORE
 from psephos.lifecycle.wishes import Wishes, objections
-from psephos.observability import get_logger
+from psephos.platform.clock import now_ms
+from psephos.platform.logs import get_logger
 
 _LOOK_S = 0.05
 _BEGIN_S = 2.0  # for which somebody who only looks whether a conductor runs may hold its lock

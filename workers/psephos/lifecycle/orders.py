@@ -10,7 +10,7 @@ from typing import NamedTuple
 import msgspec
 
 from psephos.codec.control import Control, Phase
-from psephos.lifecycle.clock import text_of
+from psephos.platform.clock import text_of
 
 NOTICE_MS = 3_000  # ingest obeys the control record within 2 s, so it knows of the end before it comes
 NOTICE_S = NOTICE_MS // 1000

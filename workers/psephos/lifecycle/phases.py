@@ -12,8 +12,8 @@ import msgspec
 from psephos.codec.control import Control, Phase
 from psephos.lifecycle.errors import LifecycleError
 from psephos.log import read_control, write_control
-from psephos.observability import get_logger
-from psephos.settings import Settings
+from psephos.platform.logs import get_logger
+from psephos.platform.settings import Settings
 
 FOLLOWING: dict[Phase, frozenset[Phase]] = {
     Phase.PENDING: frozenset({Phase.OPEN, Phase.PAUSED, Phase.CLOSING, Phase.VOID}),

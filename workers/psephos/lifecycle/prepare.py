@@ -15,12 +15,12 @@ from psephos.genesis import (
     require_match,
 )
 from psephos.ledger import Ledger
-from psephos.lifecycle.clock import ms_of, now_ms
 from psephos.lifecycle.keys import SessionKeys
 from psephos.log import LogAdmin, LogUnavailable, read_control, write_control
-from psephos.observability import get_logger
+from psephos.platform.clock import ms_of, now_ms
+from psephos.platform.logs import get_logger
+from psephos.platform.settings import Settings
 from psephos.session import Session, rules_hash
-from psephos.settings import Settings
 
 _SETTLE_S = 30.0  # a topic that was just made is known to every broker long before
 _RETRY_S = 0.2

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import msgspec
 
 from psephos.codec.control import Control, Phase
-from psephos.lifecycle.clock import text_of
 from psephos.lifecycle.orders import BEFORE_CLOSING, NO_MORE, Orders, Voting, obey
+from psephos.platform.clock import text_of
 
 
 class Wishes(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True, kw_only=True):

@@ -32,7 +32,7 @@ from psephos.log.client import (
     votes_topic,
 )
 from psephos.log.topics import session_topics
-from psephos.settings import Settings
+from psephos.platform.settings import Settings
 
 TIMEOUT_S = 20.0
 _OWNED_S = 10.0  # a coordinator that takes longer says nothing

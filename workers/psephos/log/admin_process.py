@@ -20,8 +20,8 @@ from prometheus_client import Counter
 from psephos.log import admin_child
 from psephos.log.admin_child import SLACK_S, Asked, Config, Request, RequestFailed, Said, frame, read_frame
 from psephos.log.client import LogUnavailable
-from psephos.observability import get_logger
-from psephos.process import ProcessError, start_piped
+from psephos.platform.child_process import ProcessError, start_piped
+from psephos.platform.logs import get_logger
 
 IDLE_S = 20.0  # a child without a request ends after so long: it holds some 30 MiB
 HUNG_S = SLACK_S + 5.0  # a request that takes so much longer than its own time-out: the child stands still

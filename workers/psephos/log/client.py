@@ -7,7 +7,7 @@ from typing import Any, Final
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from psephos.settings import Settings, SettingsError
+from psephos.platform.settings import Settings, SettingsError
 
 
 class LogUnavailable(Exception):

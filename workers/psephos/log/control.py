@@ -17,8 +17,8 @@ from confluent_kafka import (
 from psephos.codec.control import Control, decode_control, encode_control
 from psephos.codec.errors import Malformed
 from psephos.log.client import LogUnavailable, client_config, consumer_config, control_topic
-from psephos.observability import get_logger
-from psephos.settings import Settings
+from psephos.platform.logs import get_logger
+from psephos.platform.settings import Settings
 
 _POLL_S = 0.2
 _LEADER_S = 20.0

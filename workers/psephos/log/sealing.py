@@ -6,7 +6,7 @@ from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, KafkaError, KafkaExceptio
 
 from psephos.codec.votes import MARKER_KEY, encode_marker
 from psephos.log.client import LogUnavailable, client_config, control_topic, votes_topic
-from psephos.settings import Settings
+from psephos.platform.settings import Settings
 
 CLOCK_KEY = b"clock"  # no session's uid stands in a control topic of its own under this key
 PROBE_KEY = b"psephos.probe"  # 13 bytes: never a voter. One that gets through is late: it stands behind a marker

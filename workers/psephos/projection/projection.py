@@ -22,7 +22,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisClusterException, RedisError
 
-from psephos.settings import Settings
+from psephos.platform.settings import Settings
 
 _HEARTBEAT_S = 5  # a projector beats every second; gateways mark results stale without a beat
 _MESSAGES: Final = ("message", "smessage")

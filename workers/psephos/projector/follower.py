@@ -8,9 +8,9 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Message, Top
 from psephos.codec.errors import Malformed
 from psephos.codec.tallies import TallyRecord, decode_tally
 from psephos.log import consumer_config, tallies_topic
-from psephos.observability import get_logger
+from psephos.platform.logs import get_logger
+from psephos.platform.settings import Settings
 from psephos.projector import metrics
-from psephos.settings import Settings
 
 _POLL_S = 0.2
 _BATCH = 500

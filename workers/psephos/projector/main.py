@@ -2,12 +2,12 @@
 
 import asyncio
 
-from psephos.observability import Health
+from psephos.platform.health import Health
+from psephos.platform.settings import Settings
 from psephos.projection import Projection, redis_client
 from psephos.projector import metrics
 from psephos.projector.projector import Projector
 from psephos.running import run_role
-from psephos.settings import Settings
 from psephos.startup import Context
 
 

@@ -2,7 +2,7 @@
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from psephos.observability.registry import role_registry
+from psephos.platform.registry import role_registry
 
 REGISTRY = role_registry()
 

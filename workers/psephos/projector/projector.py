@@ -16,7 +16,8 @@ from psephos.codec.frames import Frame, encode_frame
 from psephos.codec.tallies import TallyRecord
 from psephos.ledger import LedgerMissing, LedgerUnavailable
 from psephos.log import ControlFollower, LogAdmin, LogUnavailable, read_control
-from psephos.observability import Health, get_logger
+from psephos.platform.health import Health
+from psephos.platform.logs import get_logger
 from psephos.projection import AWAY, Projection, Vacant
 from psephos.projector import metrics
 from psephos.projector.follower import TalliesFollower

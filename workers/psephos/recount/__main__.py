@@ -5,10 +5,10 @@ import sys
 from psephos.genesis import GenesisMismatch
 from psephos.ledger import LedgerMissing, LedgerUnavailable
 from psephos.log import LogUnavailable
+from psephos.platform.settings import SettingsError, load_settings
 from psephos.recount.errors import RecountError
 from psephos.recount.main import run
 from psephos.results import encode_document
-from psephos.settings import SettingsError, load_settings
 
 FAILURES = (RecountError, SettingsError, GenesisMismatch, LogUnavailable, LedgerUnavailable, LedgerMissing)
 

@@ -10,11 +10,11 @@ from urllib.parse import unquote, urlparse
 
 from psephos.codec.control import Phase
 from psephos.objectstore import Address, ObjectStore, ObjectStoreError, exports_address
-from psephos.observability import get_logger
+from psephos.platform.logs import get_logger
+from psephos.platform.settings import Settings
 from psephos.recount.errors import RecountError
 from psephos.results import Document, decode_document, encode_document, result_csv
 from psephos.session import Session
-from psephos.settings import Settings
 
 JSON, CSV = "result.json", "result.csv"
 log = get_logger()

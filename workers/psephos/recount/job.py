@@ -10,10 +10,11 @@ from psephos.codec.blocks import decode_block
 from psephos.codec.control import Control, Phase
 from psephos.codec.errors import Malformed
 from psephos.ledger import Ledger, LedgerMissing
-from psephos.lifecycle.clock import now_ms
 from psephos.lifecycle.closing import sealed_ends
 from psephos.log import read_control
-from psephos.observability import get_logger
+from psephos.platform.clock import now_ms
+from psephos.platform.logs import get_logger
+from psephos.platform.settings import Settings
 from psephos.recount.errors import RecountError
 from psephos.recount.examine import merge_patterns
 from psephos.recount.exporting import export
@@ -29,7 +30,6 @@ from psephos.recount.report import PARTIAL, RecountReport
 from psephos.recount.sealing import DECIDED, findings, publish, same_json, seal
 from psephos.recount.verdicts import Difference
 from psephos.results import Document, decode_document, embargoed, verify_result
-from psephos.settings import Settings
 from psephos.startup import Context, start
 
 FINAL_RUN = "final"

@@ -1,12 +1,12 @@
 """The role `psephos recount`: one run, then the process ends."""
 
-from psephos.observability import configure_logs
+from psephos.platform.logs import configure_logs
+from psephos.platform.settings import Settings
 from psephos.recount import job
 from psephos.recount.errors import RecountError
 from psephos.recount.job import FINAL_RUN, quiet, run_all, run_index, seal_run
 from psephos.recount.partitions import Progress
 from psephos.recount.report import RecountReport
-from psephos.settings import Settings
 
 __all__ = ["RecountError", "RecountReport", "run"]
 

@@ -15,7 +15,8 @@ import msgspec
 
 from psephos.ledger import StoredBlock
 from psephos.log import LogAdmin, read_batches, votes_topic
-from psephos.observability import configure_logs, get_logger
+from psephos.platform.logs import configure_logs, get_logger
+from psephos.platform.settings import Settings
 from psephos.recount.compare import Chain, LogRecord, compare
 from psephos.recount.errors import RecountError
 from psephos.recount.examine import RecordRules
@@ -28,7 +29,6 @@ from psephos.recount.verdicts import (
     patterns_hash,
     without_figures,
 )
-from psephos.settings import Settings
 from psephos.startup import Context, start
 
 Progress = Callable[[str], None]

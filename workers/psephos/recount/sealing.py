@@ -12,9 +12,10 @@ from psephos.codec.frames import encode_frame
 from psephos.counting import CountingRules, count, outcome_json, totals
 from psephos.genesis import lot_commitment, require_match
 from psephos.ledger import Ledger
-from psephos.lifecycle.clock import text_of
 from psephos.lifecycle.keys import SessionKeys, read_lot_seed, read_signing_key
-from psephos.observability import get_logger
+from psephos.platform.clock import text_of
+from psephos.platform.logs import get_logger
+from psephos.platform.settings import Settings
 from psephos.projection import Projection, redis_client
 from psephos.recount.errors import RecountError
 from psephos.recount.examine import merge_patterns
@@ -35,7 +36,6 @@ from psephos.results import (
     turnout,
 )
 from psephos.session import Session
-from psephos.settings import Settings
 from psephos.startup import Context
 
 FORMAT = 1

@@ -17,11 +17,11 @@ from psephos.codec.control import Phase
 from psephos.lifecycle import LifecycleError
 from psephos.lifecycle.phases import current
 from psephos.log import LogUnavailable
-from psephos.observability import get_logger
-from psephos.process import ChildProcess, ProcessError
+from psephos.platform.child_process import ChildProcess, ProcessError
+from psephos.platform.logs import get_logger
+from psephos.platform.settings import Settings
 from psephos.recount.report import DIFFERS
 from psephos.serve import metrics
-from psephos.settings import Settings
 
 LONGEST_S: Final = 900.0
 _AUDITED: Final = frozenset({Phase.OPEN, Phase.PAUSED})

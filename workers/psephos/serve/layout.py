@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from psephos.settings import PREFIX, Settings, SettingsError
+from psephos.platform.settings import PREFIX, Settings, SettingsError
 
 
 class RoleProcess(NamedTuple):

@@ -8,13 +8,16 @@ from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING
 
-from psephos.observability import Health, configure_logs, get_logger, open_admin
-from psephos.process import POLL_INTERVAL, stop_requests
+from psephos.platform.child_process import POLL_INTERVAL
+from psephos.platform.health import Health, open_admin
+from psephos.platform.logs import configure_logs, get_logger
+from psephos.platform.settings import Settings
+from psephos.platform.signals import stop_requests
 from psephos.serve import metrics
 from psephos.serve.layout import layout, own_admin_port
 from psephos.serve.roles import supervise
 from psephos.session import Session
-from psephos.settings import Settings, load_session
+from psephos.session_file import load_session
 
 if TYPE_CHECKING:
     from psephos.lifecycle import Conductor

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from psephos.codec.control import Phase
 from psephos.lifecycle import LifecycleError
-from psephos.observability import get_logger
-from psephos.process import ChildProcess
+from psephos.platform.child_process import ChildProcess
+from psephos.platform.logs import get_logger
+from psephos.platform.settings import Settings
 from psephos.recount.report import DIFFERS
-from psephos.settings import Settings
 
 _PHASES = {0: Phase.FINAL, DIFFERS: Phase.DISPUTED}  # by exit code; any other means that nothing was decided
 _TRIES = 3

@@ -4,11 +4,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from psephos.forked import ALLOCATOR, COMMAND, IMPORTED
-from psephos.forkserver import ForkServer, can_fork, python_program
-from psephos.forkserver.host import fork_server_above
-from psephos.process import Child
+from psephos.platform.child_process import Child
+from psephos.platform.forkserver import ForkServer, can_fork, python_program
+from psephos.platform.forkserver.host import fork_server_above
+from psephos.platform.supervisor import HANG_S, Supervised, Supervisor
 from psephos.serve.layout import RoleProcess
-from psephos.supervisor import HANG_S, Supervised, Supervisor
 
 
 def supervise(

@@ -5,8 +5,9 @@ import signal
 import threading
 import time
 
-from psephos.observability import AdminServer, Health, configure_logs, get_logger
-from psephos.settings import Settings
+from psephos.platform.health import AdminServer, Health
+from psephos.platform.logs import configure_logs, get_logger
+from psephos.platform.settings import Settings
 from psephos.startup import start
 from psephos.tally import metrics
 from psephos.tally.worker import Worker

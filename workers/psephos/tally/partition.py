@@ -14,7 +14,7 @@ from psephos.codec.errors import Malformed
 from psephos.codec.tallies import TallyRecord
 from psephos.codec.votes import record_digest
 from psephos.ledger import Ledger, StoredBlock
-from psephos.observability import get_logger
+from psephos.platform.logs import get_logger
 from psephos.tally import metrics
 from psephos.tally.decide import Head, Judge, Record, Rules
 from psephos.tally.store import Identity, Store, Transaction, store_failing

@@ -13,8 +13,8 @@ from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
 from psephos.codec.tallies import TallyRecord, encode_tally, tally_key
 from psephos.log import client_config, tallies_topic, votes_topic
-from psephos.observability import get_logger
-from psephos.settings import Settings
+from psephos.platform.logs import get_logger
+from psephos.platform.settings import Settings
 from psephos.tally import metrics
 from psephos.tally.crash import crash_point
 

@@ -21,8 +21,9 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from psephos.codec.blocks import RecordClass
 from psephos.ledger import Conflict, LedgerMissing, LedgerUnavailable
 from psephos.log import EAGER, LogAdmin, LogUnavailable, client_config, tally_group, votes_topic
-from psephos.observability import Health, get_logger
-from psephos.settings import Settings
+from psephos.platform.health import Health
+from psephos.platform.logs import get_logger
+from psephos.platform.settings import Settings
 from psephos.startup import Context
 from psephos.tally import metrics
 from psephos.tally.crash import crash_point

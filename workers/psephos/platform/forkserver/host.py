@@ -17,9 +17,10 @@ from typing import NoReturn
 
 import msgspec
 
-from psephos.forkserver.client import ForkServer, interpreters_own
-from psephos.forkserver.messages import Channel, Signal, Start
-from psephos.process import STACKS, ProcessError
+from psephos.platform.child_process import ProcessError
+from psephos.platform.forkserver.client import ForkServer, interpreters_own
+from psephos.platform.forkserver.messages import Channel, Signal, Start
+from psephos.platform.signals import STACKS
 
 HOST = "host"  # the argument by which the fork server knows that it is to be one
 FIRST = 0  # the number of the first child; the client counts from 1
@@ -42,7 +43,7 @@ def become_fork_server(modules: Sequence[str], allocator: Mapping[str, str], fir
     held = [str(descriptor) for descriptor in (ours.fileno(), theirs.fileno(), secrets)]
     sys.stdout.flush()
     sys.stderr.flush()
-    command = [sys.executable, "-m", "psephos.forkserver", HOST, *held, *modules]
+    command = [sys.executable, "-m", "psephos.platform.forkserver", HOST, *held, *modules]
     environment = {**allocator, **interpreters_own(os.environ)}
     os.execve(sys.executable, command, environment)  # noqa: S606 - no shell is wanted
 

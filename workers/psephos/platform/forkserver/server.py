@@ -14,11 +14,11 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 
-from psephos.forkserver.child import become
-from psephos.forkserver.heap import settle
-from psephos.forkserver.host import FIRST, HOST, First
-from psephos.forkserver.linux import ParentGone, end_with_parent, set_title
-from psephos.forkserver.messages import Channel, Ended, Failed, Signal, Signalled, Start, Started
+from psephos.platform.forkserver.child import become
+from psephos.platform.forkserver.heap import settle
+from psephos.platform.forkserver.host import FIRST, HOST, First
+from psephos.platform.forkserver.linux import ParentGone, end_with_parent, set_title
+from psephos.platform.forkserver.messages import Channel, Ended, Failed, Signal, Signalled, Start, Started
 
 TITLE = "psephos-forks"
 _CANNOT_IMPORT = 2  # exit code

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
-from psephos.forkserver.messages import Channel, Ended, Failed, Reply, Request, Signal, Start, Started
-from psephos.process import DEFAULT_GRACE, POLL_INTERVAL, Child, ChildProcess, ProcessError, spawn
+from psephos.platform.child_process import DEFAULT_GRACE, POLL_INTERVAL, Child, ChildProcess, ProcessError, spawn
+from psephos.platform.forkserver.messages import Channel, Ended, Failed, Reply, Request, Signal, Start, Started
 
 REPLY_TIMEOUT_S = 180.0  # the first reply waits for the imports, on a machine that has other things to do
 ORPHANS_TIMEOUT_S = 5.0  # for the kernel to end the children of a fork server that has ended
@@ -118,7 +118,7 @@ class ForkServer:
 
     def _execute(self) -> None:
         ours, theirs = socket.socketpair()
-        command = [sys.executable, "-m", "psephos.forkserver", str(theirs.fileno()), str(os.getpid())]
+        command = [sys.executable, "-m", "psephos.platform.forkserver", str(theirs.fileno()), str(os.getpid())]
         with theirs:
             try:
                 self._process = spawn(

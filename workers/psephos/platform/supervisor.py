@@ -10,9 +10,10 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from psephos.forkserver import ForkServer
-from psephos.observability import get_logger
-from psephos.process import POLL_INTERVAL, Child, ProcessError, stop_together
+from psephos.platform.backoff import Backoff
+from psephos.platform.child_process import POLL_INTERVAL, Child, ProcessError, stop_together
+from psephos.platform.forkserver import ForkServer
+from psephos.platform.logs import get_logger
 
 LOOPBACK = "127.0.0.1"
 CONFIGURATION_ERROR = 2  # the exit code of a role that can't run with its settings
@@ -28,22 +29,6 @@ log = get_logger()
 
 class RoleFailed(Exception):
     """A process can't start: another try would not help. One line: which, and why."""
-
-
-@dataclass
-class Backoff:
-    """Seconds to wait before the next start: twice the last pause, but `first_s` after a run of `steady_s`."""
-
-    first_s: float = 0.25
-    longest_s: float = 10.0
-    steady_s: float = 20.0
-    _pause_s: float = field(default=0.0, init=False)
-
-    def after(self, ran_s: float) -> float:
-        """The pause after a run of `ran_s` seconds, 0 if it could not even begin."""
-        longer_s = self.first_s if ran_s >= self.steady_s else 2 * self._pause_s
-        self._pause_s = min(max(self.first_s, longer_s), self.longest_s)
-        return self._pause_s
 
 
 @dataclass

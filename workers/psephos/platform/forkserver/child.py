@@ -7,8 +7,8 @@ import signal
 import sys
 import time
 
-from psephos.forkserver.linux import set_title
-from psephos.forkserver.messages import Start
+from psephos.platform.forkserver.linux import set_title
+from psephos.platform.forkserver.messages import Start
 
 _OUTPUT, _ERRORS = 1, 2
 _LOG_MODE = 0o666  # less the umask, as of every file that is opened for writing

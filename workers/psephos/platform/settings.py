@@ -11,8 +11,6 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from psephos.session import Session, SessionError, parse_session
-
 PREFIX = "PSEPHOS_"
 TEST_PREFIX = "PSEPHOS_TEST_"  # faults that the fault suite injects, see psephos.tally.crash
 
@@ -116,16 +114,6 @@ def environment(settings: Settings, **changes: object) -> dict[str, str]:
     """The variables that make these settings, with changes."""
     values = {**settings.model_dump(), **changes}
     return {PREFIX + name.upper(): "" if value is None else str(value) for name, value in values.items()}
-
-
-def load_session(settings: Settings) -> Session:
-    """The session's YAML. Raises SettingsError naming the file and each problem."""
-    try:
-        return parse_session(settings.session_file.read_bytes())
-    except OSError as error:
-        raise SettingsError(f"PSEPHOS_SESSION_FILE: {settings.session_file}: {error.strerror}") from None
-    except SessionError as error:
-        raise SettingsError(f"{settings.session_file}: {error}") from None
 
 
 def read_key(path: Path | None, variable: str, at_least: int = 1) -> bytes:

@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
-from psephos.settings import Settings, SettingsError
+from psephos.platform.settings import Settings, SettingsError
 
 HEARTBEAT_LIMIT_S = 30.0  # a loop that beats every second and is silent for so long hangs
 

@@ -13,7 +13,6 @@ children running.
 
 from __future__ import annotations
 
-import faulthandler
 import os
 import queue
 import shutil
@@ -30,6 +29,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+from psephos.platform.signals import STACKS, StopRequest
+
 #: Seconds between SIGTERM and SIGKILL. Long enough for a Kafka broker to write its clean-shutdown marker.
 DEFAULT_GRACE = 10.0
 
@@ -38,9 +39,6 @@ POLL_INTERVAL = 0.05
 
 #: How much of the end of a log file is read to explain why a process stopped, in bytes.
 _TAIL_BYTES = 16_384
-
-#: Asks a role for the stacks of its threads.
-STACKS = signal.SIGUSR1
 
 #: Ends at once if the parent died before the death signal was armed; then becomes the wanted program.
 _ARMED = '[ "$PPID" = "$0" ] || exit 1; exec "$@"'
@@ -262,44 +260,6 @@ def stop_together(children: Sequence[Child], grace: float | None = None) -> None
         child.terminate()
     for child in children:
         child.stop(grace)
-
-
-def write_stacks_when_asked() -> None:
-    """From now on STACKS makes this process write the stacks of all its threads to its standard error."""
-    with suppress(OSError, ValueError):  # standard error is not a file, as in a test
-        faulthandler.register(STACKS, all_threads=True)
-
-
-@dataclass
-class StopRequest:
-    """Whether somebody asked this process to stop. Its truth value is the answer."""
-
-    signal_number: int | None = None
-
-    def __bool__(self) -> bool:
-        return self.signal_number is not None
-
-
-@contextmanager
-def stop_requests(
-    signals: Sequence[signal.Signals] = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP),
-) -> Iterator[StopRequest]:
-    """Turn Ctrl-C, SIGTERM and a closed terminal into a flag for the time of the block.
-
-    NB: a flag and not ``threading.Event``: setting an event in a handler deadlocks when the signal arrives
-    while the same thread is inside ``Event.wait``. Main thread only, as Python demands of signal handlers.
-    """
-    request = StopRequest()
-
-    def note(number: int, _frame: object) -> None:
-        request.signal_number = number
-
-    before = {number: signal.signal(number, note) for number in signals}
-    try:
-        yield request
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def first_to_end(

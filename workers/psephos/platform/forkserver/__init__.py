@@ -12,6 +12,6 @@ Linux sends the parent-death signal to the children of a process that ends, howe
 when the parent is killed: the fork server ends with the parent, and its children end with the fork server.
 """
 
-from psephos.forkserver.client import ForkedProcess, ForkServer, can_fork, python_program
+from psephos.platform.forkserver.client import ForkedProcess, ForkServer, can_fork, python_program
 
 __all__ = ["ForkServer", "ForkedProcess", "can_fork", "python_program"]
