@@ -43,6 +43,7 @@ from psephos.codec.votes import (
 from psephos.counting import CountingRules
 from psephos.gateway.view import parse_position, readable, view_of
 from psephos.genesis import Genesis, decode_genesis, encode_genesis
+from psephos.http.rate_limit import client_of
 from psephos.ingest.batch import LINE_LIMIT, LineSplitter
 from psephos.ingest.intake import Intake, LineReader, decode_object
 from psephos.ingest.jwks import age_of
@@ -52,7 +53,6 @@ from psephos.ingest.rollfile import MAGIC, RollFile, UnusableRoll, pseudonyms
 from psephos.ingest.tracing import trace_of
 from psephos.ingest.verifier import Electorate, Verifier, Voter
 from psephos.lifecycle import next_due
-from psephos.limits import client_of
 from psephos.recount.compare import Chain, LogRecord, compare
 from psephos.recount.examine import Examiner, RecordRules
 from psephos.recount.verdicts import Verdict, decode_verdict, encode_verdict, pattern_chunks, read_patterns

@@ -11,8 +11,8 @@ from tests.integration.ingest.conftest import CREDENTIAL, Client, in_log
 from tests.waiting import PATIENCE_S
 
 from psephos.codec.control import Phase
+from psephos.http.problems import TYPE_BASE
 from psephos.ingest.batch import LINE_LIMIT
-from psephos.ingest.problems import TYPE_BASE
 
 
 def slug(answer: dict[str, Any]) -> str:

@@ -12,7 +12,8 @@ from tests.waiting import PATIENCE_S
 
 from psephos.codec.control import Phase
 from psephos.codec.votes import partition_of, voter_key
-from psephos.ingest.problems import KINDS, TYPE_BASE
+from psephos.http.problems import TYPE_BASE
+from psephos.ingest.problems import KINDS
 from psephos.ingest.requests import BODY_LIMIT
 
 

@@ -18,7 +18,7 @@ from tests.waiting import PATIENCE_S
 from psephos.codec.control import Phase
 from psephos.dev.ports import free_port
 from psephos.dev.servers import Backends
-from psephos.ingest.problems import TYPE_BASE
+from psephos.http.problems import TYPE_BASE
 
 Start = Callable[..., Ingest]
 

@@ -11,9 +11,10 @@ from tests.unit.ingest.test_verifier import SECRET, session, token
 from psephos.codec.receipts import Receipt, ReceiptVerifier, receipt_key
 from psephos.codec.votes import WEIGHT_ONE, decode_vote, partition_of, record_digest, voter_key
 from psephos.genesis import Genesis
+from psephos.http.problems import TYPE_BASE
 from psephos.ingest.batch import LineSplitter
 from psephos.ingest.intake import Intake, LineReader, Record, decode_object
-from psephos.ingest.problems import KINDS, TYPE_BASE, Problem, busy
+from psephos.ingest.problems import KINDS, Problem, busy
 from psephos.ingest.verifier import Electorate, Verifier, Voter
 from psephos.ingest.votelog import message_timeout_s, skew_ms
 from psephos.platform.settings import environment, load_settings

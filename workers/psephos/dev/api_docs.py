@@ -7,10 +7,9 @@ from typing import Any
 
 from psephos.gateway import openapi as read_side
 from psephos.gateway.problems import KINDS as READ_KINDS
-from psephos.gateway.problems import TYPE_BASE
+from psephos.http.problems import TYPE_BASE, Kind
 from psephos.ingest import openapi as write_side
 from psephos.ingest.problems import KINDS as WRITE_KINDS
-from psephos.openapi import Kind
 from psephos.session import parse_session
 
 _HEAD = """# The HTTP API

@@ -4,8 +4,9 @@
 from typing import Any, Final
 
 from psephos.codec.control import Phase
-from psephos.gateway.problems import KINDS, TYPE_BASE
-from psephos.openapi import (
+from psephos.gateway.frame_schema import frame_schema
+from psephos.gateway.problems import KINDS
+from psephos.http.openapi import (
     API_VERSION,
     COUNT,
     RECEIPT,
@@ -14,13 +15,12 @@ from psephos.openapi import (
     Schema,
     answer,
     document,
-    frame_schema,
     nullable,
     object_of,
     path_parameter,
     problems,
 )
-from psephos.openapi import DESCRIPTION_PATH as DESCRIPTION_PATH
+from psephos.http.openapi import DESCRIPTION_PATH as DESCRIPTION_PATH
 from psephos.session import Session
 
 ASYNCAPI_PATH: Final = "/v1/asyncapi.json"
@@ -60,14 +60,14 @@ def openapi(session: Session, uid: str) -> Schema:
     }
     paths: dict[str, Any] = {}
     for name, (path, summary, answered) in operations.items():
-        responses = {"200": answered, **problems(KINDS, TYPE_BASE, PROBLEMS[name])}
+        responses = {"200": answered, **problems(KINDS, PROBLEMS[name])}
         if name == "results":
             responses["304"] = {"description": "Nothing has changed since the ETag that was sent."}
         own = [path_parameter("receipt", RECEIPT, "a receipt")] if name == "receipt" else []
         get = {"operationId": name, "summary": summary, "responses": responses}
         paths[base + path] = {"parameters": [*parameters, *own], "get": get}
     for path, what in ((DESCRIPTION_PATH, "OpenAPI 3.1"), (ASYNCAPI_PATH, "AsyncAPI 3")):
-        responses = {"200": answer(what, {"type": "object"}), **problems(KINDS, TYPE_BASE, PROBLEMS["itself"])}
+        responses = {"200": answer(what, {"type": "object"}), **problems(KINDS, PROBLEMS["itself"])}
         paths[path] = {
             "get": {
                 "operationId": what.split()[0].lower(),
@@ -75,7 +75,7 @@ def openapi(session: Session, uid: str) -> Schema:
                 "responses": responses,
             }
         }
-    return document(session, "Psephos, read side", _ABOUT, paths)
+    return document(f"Psephos, read side: {session.title}", _ABOUT, paths)
 
 
 def asyncapi(session: Session) -> Schema:

@@ -1,22 +1,10 @@
-"""Every problem that the read side answers (RFC 9457): one table, for answers and documentation."""
+"""Every problem of the read side: one table, from which answers and documentation are made."""
 
 from collections.abc import Mapping
-from typing import Any, Final, NamedTuple
+from typing import Final
 
-import msgspec
-
-TYPE_BASE: Final = "https://psephos.dev/problems/"
-MEDIA_TYPE: Final = "application/problem+json"
-
-
-class Kind(NamedTuple):
-    """A type of problem. cause, remedy: what happened and what to do, for the documentation."""
-
-    status: int
-    title: str
-    cause: str
-    remedy: str
-
+from psephos.http import problems
+from psephos.http.problems import Kind
 
 KINDS: Final[Mapping[str, Kind]] = {
     "malformed-request": Kind(
@@ -97,40 +85,7 @@ KINDS: Final[Mapping[str, Kind]] = {
 }
 
 
-class Problem(Exception):
-    """A request that gets no answer but this one. `slug` is a key of KINDS."""
+class Problem(problems.Problem):
+    """A request that gets no answer but this one."""
 
-    def __init__(
-        self,
-        slug: str,
-        detail: str,
-        *,
-        retry_after_s: int | None = None,
-        headers: Mapping[str, str] | None = None,
-        **members: object,
-    ) -> None:
-        self.slug = slug
-        self.kind = KINDS[slug]
-        self.detail = detail
-        self.headers = dict(headers or {})
-        if retry_after_s is not None:
-            self.headers["Retry-After"] = str(retry_after_s)
-        self.members = members
-        super().__init__(f"{slug}: {detail}")
-
-    @property
-    def status(self) -> int:
-        return self.kind.status
-
-    def document(self) -> dict[str, Any]:
-        """The problem+json object."""
-        return {
-            "type": TYPE_BASE + self.slug,
-            "title": self.kind.title,
-            "status": self.status,
-            "detail": self.detail,
-            **self.members,
-        }
-
-    def encode(self) -> bytes:
-        return msgspec.json.encode(self.document())
+    kinds = KINDS

@@ -16,11 +16,12 @@ from psephos.gateway import metrics, openapi
 from psephos.gateway.fanout import Hub
 from psephos.gateway.info import session_info
 from psephos.gateway.pages import Page, load_pages
-from psephos.gateway.problems import MEDIA_TYPE, Problem
+from psephos.gateway.problems import Problem
 from psephos.gateway.receipts import Receipts
 from psephos.gateway.viewers import serve_events, serve_live
+from psephos.http.problems import MEDIA_TYPE
+from psephos.http.rate_limit import Limit, LimitReached, client_of
 from psephos.ledger import LedgerMissing, LedgerUnavailable
-from psephos.limits import Limit, LimitReached, client_of
 from psephos.platform.logs import get_logger
 from psephos.startup import Context
 

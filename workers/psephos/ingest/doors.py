@@ -14,6 +14,7 @@ from typing import Any, Final
 import msgspec
 from aiohttp import StreamReader, web
 
+from psephos.http.problems import MEDIA_TYPE
 from psephos.ingest import metrics, openapi
 from psephos.ingest.anonymous import SUBJECT_BYTES, AnonymousTokens
 from psephos.ingest.answers import fields, written
@@ -24,7 +25,7 @@ from psephos.ingest.fairness import Fairness
 from psephos.ingest.gate import Gate, timestamp
 from psephos.ingest.intake import Intake
 from psephos.ingest.keys import UnknownKey
-from psephos.ingest.problems import MEDIA_TYPE, Problem
+from psephos.ingest.problems import Problem
 from psephos.ingest.requests import read_body
 from psephos.ingest.tracing import trace_id, trace_of
 from psephos.ingest.votelog import VoteLog, now_ms

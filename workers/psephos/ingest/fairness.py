@@ -5,7 +5,8 @@ from time import monotonic
 
 from aiohttp import web
 
-from psephos.ingest.limits import Limit, client_of
+from psephos.http.rate_limit import Key, Limit, LimitReached, client_of
+from psephos.ingest.problems import Problem
 from psephos.platform.settings import Settings
 
 
@@ -25,23 +26,31 @@ class Fairness:
     def admit_client(self, remote: str | None, headers: Mapping[str, str]) -> None:
         """A vote from this address. Raises Problem rate-limited."""
         if self._votes is not None:
-            _take(self._votes, client_of(remote, headers, self._proxies))
+            _take_of_client(self._votes, client_of(remote, headers, self._proxies))
 
     def admit_voter(self, voter: bytes) -> dict[str, str]:
         """A vote of this voter; the fields for its answer. Raises Problem rate-limited."""
         if self._voters is None:
             return {}
         return {
-            "RateLimit": self._voters.take(voter, monotonic()),
+            "RateLimit": _take(self._voters, voter),
             "RateLimit-Policy": self._voters.policy,
         }
 
     def admit_newcomer(self, request: web.BaseRequest) -> None:
         """An anonymous token for this address. Raises Problem rate-limited."""
-        _take(self._tokens, client_of(request.remote, request.headers, self._proxies))
+        _take_of_client(self._tokens, client_of(request.remote, request.headers, self._proxies))
 
 
-def _take(limit: Limit[str], client: str | None) -> None:
+def _take_of_client(limit: Limit[str], client: str | None) -> None:
     """This machine's own clients meet no limit: they are proxies, load tests, or the local stack."""
     if client is not None:
-        limit.take(client, monotonic())
+        _take(limit, client)
+
+
+def _take(limit: Limit[Key], key: Key) -> str:
+    """The RateLimit field for the answer. Raises Problem rate-limited."""
+    try:
+        return limit.take(key, monotonic())
+    except LimitReached as reached:
+        raise Problem("rate-limited", str(reached), headers=reached.headers) from None

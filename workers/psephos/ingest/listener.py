@@ -10,10 +10,11 @@ from typing import Any, cast
 from aiohttp import HttpVersion11, StreamReader, web
 from aiohttp.http_parser import RawRequestMessage
 
+from psephos.http.problems import MEDIA_TYPE
 from psephos.ingest import metrics
 from psephos.ingest.answers import fields, written
 from psephos.ingest.doors import Doors
-from psephos.ingest.problems import MEDIA_TYPE, busy
+from psephos.ingest.problems import busy
 from psephos.ingest.requests import BODY_LIMIT
 from psephos.platform.logs import get_logger
 from psephos.platform.settings import Settings, SettingsError

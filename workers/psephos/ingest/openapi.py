@@ -2,9 +2,7 @@
 
 from typing import Any, Final
 
-from psephos.ingest.batch import LINE_LIMIT, MEDIA_TYPES
-from psephos.ingest.problems import KINDS, TYPE_BASE
-from psephos.openapi import (
+from psephos.http.openapi import (
     COUNT,
     RECEIPT,
     TEXT,
@@ -16,7 +14,9 @@ from psephos.openapi import (
     path_parameter,
     problems,
 )
-from psephos.openapi import DESCRIPTION_PATH as DESCRIPTION_PATH
+from psephos.http.openapi import DESCRIPTION_PATH as DESCRIPTION_PATH
+from psephos.ingest.batch import LINE_LIMIT, MEDIA_TYPES
+from psephos.ingest.problems import KINDS
 from psephos.session import Session
 
 _ALWAYS: Final = ("not-found", "unknown-session", "method-not-allowed", "internal-error")
@@ -52,7 +52,7 @@ def openapi(session: Session) -> Schema:
         "voter": {**bearer, "bearerFormat": "JWT", "description": "the voter's token"},
         "gateway": {**bearer, "description": "the session's gateway credential"},
     }
-    return document(session, "Psephos, write side", _ABOUT, paths, securitySchemes=schemes)
+    return document(f"Psephos, write side: {session.title}", _ABOUT, paths, securitySchemes=schemes)
 
 
 def ballot_schema(session: Session) -> Schema:
@@ -91,7 +91,7 @@ def _vote(session: Session) -> Schema:
         "requestBody": {"required": True, "content": {"application/json": {"schema": ballot_schema(session)}}},
         "responses": {
             "202": answer("The vote is in the log; this is its receipt.", accepted, **_RATE),
-            **problems(KINDS, TYPE_BASE, VOTE_PROBLEMS),
+            **problems(KINDS, VOTE_PROBLEMS),
         },
     }
 
@@ -110,7 +110,7 @@ def _batch() -> Schema:
         "requestBody": {"required": True, "content": {media: {"schema": lines}}},
         "responses": {
             "200": answer("An answer for each line.", TEXT, media=media),
-            **problems(KINDS, TYPE_BASE, BATCH_PROBLEMS),
+            **problems(KINDS, BATCH_PROBLEMS),
         },
     }
 
@@ -121,7 +121,7 @@ def _token() -> Schema:
         "summary": "Get this browser's own token, in a session that is open to all",
         "responses": {
             "201": answer("A token with a random subject.", object_of(token=TEXT, expiresAt=TIME)),
-            **problems(KINDS, TYPE_BASE, TOKEN_PROBLEMS),
+            **problems(KINDS, TOKEN_PROBLEMS),
         },
     }
 
@@ -132,6 +132,6 @@ def _itself() -> Schema:
         "summary": "This description",
         "responses": {
             "200": answer("OpenAPI 3.1", {"type": "object"}),
-            **problems(KINDS, TYPE_BASE, ("method-not-allowed", "internal-error")),
+            **problems(KINDS, ("method-not-allowed", "internal-error")),
         },
     }

@@ -1,26 +1,10 @@
-"""Every problem that the write side answers: one table, from which answers and documentation are made.
-
-RFC 9457: the body is `application/problem+json` with `type` (a stable URI whose last part is the slug), `title`,
-`status`, `detail` (what was wrong, where, what to do), and members of the problem's own.
-"""
+"""Every problem of the write side: one table, from which answers and documentation are made."""
 
 from collections.abc import Mapping
-from typing import Any, Final, NamedTuple
+from typing import Final
 
-import msgspec
-
-TYPE_BASE: Final = "https://psephos.dev/problems/"
-MEDIA_TYPE: Final = "application/problem+json"
-
-
-class Kind(NamedTuple):
-    """A type of problem. cause, remedy: what happened and what to do, for the documentation."""
-
-    status: int
-    title: str
-    cause: str
-    remedy: str
-
+from psephos.http import problems
+from psephos.http.problems import Kind
 
 KINDS: Final[Mapping[str, Kind]] = {
     "malformed-request": Kind(
@@ -143,35 +127,10 @@ KINDS: Final[Mapping[str, Kind]] = {
 }
 
 
-class Problem(Exception):
-    """A request, or one line of a batch, that gets no 202. `slug` is a key of KINDS."""
+class Problem(problems.Problem):
+    """A request, or one line of a batch, that gets no 202."""
 
-    def __init__(
-        self, slug: str, detail: str, *, headers: Mapping[str, str] | None = None, **members: object
-    ) -> None:
-        self.slug = slug
-        self.kind = KINDS[slug]
-        self.detail = detail
-        self.headers = headers or {}
-        self.members = members
-        super().__init__(f"{slug}: {detail}")
-
-    @property
-    def status(self) -> int:
-        return self.kind.status
-
-    def document(self) -> dict[str, Any]:
-        """The problem+json object."""
-        return {
-            "type": TYPE_BASE + self.slug,
-            "title": self.kind.title,
-            "status": self.status,
-            "detail": self.detail,
-            **self.members,
-        }
-
-    def encode(self) -> bytes:
-        return msgspec.json.encode(self.document())
+    kinds = KINDS
 
 
 def invalid_token(detail: str) -> Problem:
@@ -182,4 +141,4 @@ def invalid_token(detail: str) -> Problem:
 
 def busy(slug: str, detail: str, retry_after_s: int = 1) -> Problem:
     """A problem that passes: with `Retry-After`, in whole seconds."""
-    return Problem(slug, detail, headers={"Retry-After": str(retry_after_s)})
+    return Problem(slug, detail, retry_after_s=retry_after_s)

@@ -1,7 +1,8 @@
 """A short memory of answers by voter and Idempotency-Key, so that a retried POST gets the answer it has missed.
 
 A convenience of one process, no part of the guarantee: that a retry counts once is decided from the log, by the
-nonces in the records. Bounded like the buckets of `psephos.limits`: in two generations. Pure: time is an argument.
+nonces in the records. Bounded like the buckets of `psephos.http.rate_limit`: in two generations. Pure: time is an
+argument.
 """
 
 from typing import Final, NamedTuple
