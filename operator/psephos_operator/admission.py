@@ -11,13 +11,14 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from psephos.platform.errors import PsephosError
 from psephos.session import API_VERSION, KIND, Problem, Session, SessionError, parse_session
 
 REVIEW_VERSION = "admission.k8s.io/v1"
 REFUSED, NOT_OURS = 422, 400  # as the API server's own validation answers; a request that should not come here
 
 
-class NotAReview(ValueError):
+class NotAReview(PsephosError, ValueError):
     """What came is no AdmissionReview of this version; the message is for a person."""
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
+from psephos.platform.errors import PsephosError
 from psephos.platform.logs import get_logger
 from psephos_operator import metrics
 from psephos_operator.backends import Backends
@@ -26,7 +27,7 @@ _RUNNING = (*WORKLOADS, "Job", "CronJob", "HorizontalPodAutoscaler", "ScaledObje
 log = get_logger()
 
 
-class Unfinished(Exception):
+class Unfinished(PsephosError):
     """Something has to be waited for. One line: what."""
 
 

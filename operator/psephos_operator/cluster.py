@@ -14,6 +14,7 @@ import kubernetes.client
 import kubernetes.config
 import urllib3
 
+from psephos.platform.errors import PsephosError
 from psephos.platform.settings import SettingsError
 from psephos_operator import metrics
 from psephos_operator.builders.meta import MANAGER, Manifest
@@ -31,7 +32,7 @@ _MERGE = "application/merge-patch+json"
 _METADATA = "application/json;as=PartialObjectMetadata{};g=meta.k8s.io;v=v1"
 
 
-class ApiError(Exception):
+class ApiError(PsephosError):
     """The API server said no. `status`: the HTTP status; `reason`: its own short word."""
 
     def __init__(self, status: int, reason: str, message: str) -> None:
@@ -40,11 +41,11 @@ class ApiError(Exception):
         self.reason = reason
 
 
-class Unreachable(Exception):
+class Unreachable(PsephosError):
     """The API server did not answer in time."""
 
 
-class Gone(Exception):
+class Gone(PsephosError):
     """The watch can't go on from there: list anew."""
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from psephos.platform.errors import PsephosError
 from psephos.platform.logs import get_logger
 from psephos_operator import metrics
 from psephos_operator.builders.meta import DESIRED_ANNOTATION, MANAGER, UID_LABEL, Manifest, stamped
@@ -28,7 +29,7 @@ CONFLICT = 409
 log = get_logger()
 
 
-class NotOurs(Exception):
+class NotOurs(PsephosError):
     """Somebody else's object has the name of a child. One line."""
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from psephos.genesis import Genesis, GenesisMismatch, key_fingerprint, require_match
 from psephos.lifecycle import SessionKeys
 from psephos.lifecycle.keys import SESSION_KEY_BYTES, new_keys, signing_key
+from psephos.platform.errors import PsephosError
 from psephos_operator.backends import new_password
 from psephos_operator.builders import secrets
 from psephos_operator.cluster import Kube
@@ -18,7 +19,7 @@ from psephos_operator.plan import Plan
 _SECRET = BY_NAME["Secret"]
 
 
-class KeysLost(Exception):
+class KeysLost(PsephosError):
     """A Secret that must be there is not, or does not hold what it should. One line, never telling a key."""
 
 

@@ -8,6 +8,7 @@ import time
 from datetime import UTC, datetime
 from typing import Any
 
+from psephos.platform.errors import PsephosError
 from psephos.platform.logs import get_logger
 from psephos_operator.cluster import ApiError, Kube, Unreachable
 from psephos_operator.kinds import LEASES
@@ -18,7 +19,7 @@ RENEWALS = 3  # in the time after which another may take over
 log = get_logger()
 
 
-class NotLeading(Exception):
+class NotLeading(PsephosError):
     """Another replica may act by now: whatever this one was about to change is the other's to decide."""
 
 

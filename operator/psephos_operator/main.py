@@ -1,12 +1,12 @@
 """`psephos operator`: waits for the lease, then looks after every session until it is asked to stop."""
 
-import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
 from psephos.platform.health import AdminServer, Health
 from psephos.platform.logs import configure_logs, get_logger
+from psephos.platform.program import run_program
 from psephos.platform.settings import SettingsError
 from psephos.platform.signals import StopRequest, stop_requests
 from psephos_operator import metrics
@@ -98,10 +98,5 @@ def _admin(settings: OperatorSettings, health: Health) -> AdminServer:
 
 
 def main() -> int:
-    """Runs by the environment's settings; errors of its start become one line and a 2."""
-    try:
-        run(load_operator_settings())
-    except SettingsError as error:
-        sys.stderr.write(f"psephos operator: {error}\n")
-        return 2
-    return 0
+    """Runs by the environment's settings; returns the exit code."""
+    return run_program("psephos operator", lambda: run(load_operator_settings()))

@@ -10,12 +10,15 @@ import msgspec
 
 from psephos.codec import blocks, votes
 from psephos.codec.errors import UNREADABLE, Malformed
+from psephos.platform.errors import BAD_INPUT, PsephosError
 
 RULES_VERSION = 1
 
 
-class GenesisMismatch(Exception):
+class GenesisMismatch(PsephosError):
     """This role's configuration does not belong to the session that the ledger holds."""
+
+    exit_code = BAD_INPUT
 
 
 class Genesis(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True, kw_only=True):

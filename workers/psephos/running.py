@@ -2,17 +2,13 @@
 
 import asyncio
 import signal
-import sys
 from collections.abc import Awaitable, Callable
 
 from prometheus_client import CollectorRegistry
 
-from psephos.genesis import GenesisMismatch
-from psephos.ledger import LedgerUnavailable
-from psephos.log import LogUnavailable
 from psephos.platform.health import Health, open_admin
 from psephos.platform.logs import configure_logs, get_logger
-from psephos.platform.settings import Settings, SettingsError, load_settings
+from psephos.platform.settings import Settings
 from psephos.platform.signals import stop_requests
 from psephos.startup import Context, start
 
@@ -64,13 +60,3 @@ def run_role(
                 runner.run(until_stopped())
     finally:
         admin.close()
-
-
-def exit_code(role: str, run: Callable[[Settings], None]) -> int:
-    """Runs a role by the environment's settings; errors of its start become one line and a 2."""
-    try:
-        run(load_settings())
-    except (SettingsError, GenesisMismatch, LogUnavailable, LedgerUnavailable) as error:
-        sys.stderr.write(f"psephos {role}: {error}\n")
-        return 2
-    return 0

@@ -30,6 +30,8 @@ from pydantic import (
 from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails
 
+from psephos.platform.errors import BAD_INPUT, PsephosError
+
 API_VERSION = "psephos.dev/v1alpha1"
 KIND = "VotingSession"
 SOURCE_LIMIT = 4 * 1024 * 1024
@@ -71,8 +73,10 @@ class Problem:
         return f"{self.field}: {self.message}" if self.field else self.message
 
 
-class SessionError(ValueError):
+class SessionError(PsephosError, ValueError):
     """A session that can't be used; `problems` has at least one entry, in the order of the document."""
+
+    exit_code = BAD_INPUT
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = tuple(problems)

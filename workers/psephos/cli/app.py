@@ -1,15 +1,13 @@
 """`psephos`: the commands put together, and the one place where failures become exit codes."""
 
-import sys
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, NoReturn
 
 import typer
 import typer.main
-from typer.exceptions import Abort, TyperException
 
 from psephos.cli import dev, people, roles, session, size, tokens
-from psephos.cli.errors import FAILED, explain
+from psephos.cli.errors import run_command
 from psephos.platform.signals import write_stacks_when_asked
 
 app = typer.Typer(
@@ -40,21 +38,7 @@ roles.add_to(app)
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Runs a command and ends the process."""
     write_stacks_when_asked()
-    try:
-        sys.exit(_command.main(arguments, prog_name="psephos", standalone_mode=False) or 0)
-    except TyperException as error:
-        message = error.format_message()
-        sys.stderr.write(f"{message}\n" if "\n" in message else f"psephos: {message}\n")
-        sys.exit(error.exit_code)
-    except (Abort, KeyboardInterrupt):
-        sys.exit(130)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(FAILED)
-    except Exception as error:
-        line, code = explain(error)
-        sys.stderr.write(f"psephos: {line}\n")
-        sys.exit(code)
+    run_command("psephos", _command.main, arguments)
 
 
 def _show_version(wanted: bool) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from psephos.cli.errors import FAILED, InputError
+from psephos.cli.errors import InputError
 from psephos.cli.inputs import read_session
 from psephos.cli.local import stay, tell_addresses
 from psephos.dev.ballots import BallotsError
@@ -17,6 +17,7 @@ from psephos.dev.published import Published, read_published
 from psephos.dev.report import encode_result, result_text
 from psephos.dev.run import ElectionFailed, Inputs, Played, RunOptions, play, read_inputs
 from psephos.dev.stack import Stack
+from psephos.platform.errors import FAILED
 from psephos.platform.logs import configure_logs
 from psephos.platform.signals import stop_requests
 from psephos.session import Session

@@ -2,8 +2,10 @@
 
 import msgspec
 
+from psephos.platform.errors import PsephosError
 
-class Malformed(ValueError):
+
+class Malformed(PsephosError, ValueError):
     """Bytes that are not of the format they claim to be. The message says what was wrong."""
 
 

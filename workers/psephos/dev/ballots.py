@@ -11,13 +11,16 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, NamedTuple, cast
 
+from psephos.platform.errors import BAD_INPUT, PsephosError
 from psephos.rules import BallotRules, InvalidBallot
 
 HEADER = ["count", "choices"]
 
 
-class BallotsError(Exception):
+class BallotsError(PsephosError):
     """The file can't be read, or a line of it is no ballot of this session. One line: file, line, what."""
+
+    exit_code = BAD_INPUT
 
 
 class BallotKind(NamedTuple):

@@ -6,11 +6,15 @@ import urllib.error
 import urllib.request
 from typing import Any, NamedTuple
 
+from psephos.platform.errors import FAILED, PsephosError
+
 TIMEOUT_S = 10.0
 
 
-class NoAnswer(Exception):
+class NoAnswer(PsephosError):
     """Nobody answered, or not as a gateway does. One line."""
+
+    exit_code = FAILED
 
 
 class Answer(NamedTuple):

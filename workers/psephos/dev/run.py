@@ -34,6 +34,7 @@ from psephos.dev.stack import Stack, StackOptions
 from psephos.dev.tokens import signer, token_template
 from psephos.dev.voters import Cast, Door, anonymous_tokens, cast
 from psephos.ledger import Ledger
+from psephos.platform.errors import PsephosError
 from psephos.platform.settings import read_key
 from psephos.results import Document, decode_document
 from psephos.rules import BallotRules
@@ -48,7 +49,7 @@ DEFAULT_STACK = StackOptions()
 _T = TypeVar("_T")
 
 
-class ElectionFailed(Exception):
+class ElectionFailed(PsephosError):
     """The election did not come to its end. One line."""
 
 

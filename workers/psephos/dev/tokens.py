@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
+from psephos.platform.errors import BAD_INPUT, PsephosError
 from psephos.session import Session, Tokens
 
 Signer = Callable[[Mapping[str, Any]], str]
@@ -20,8 +21,10 @@ Signer = Callable[[Mapping[str, Any]], str]
 HS256_KEY_BYTES = 32
 
 
-class TokenKeyError(ValueError):
+class TokenKeyError(PsephosError, ValueError):
     """The key does not fit the algorithm. One line."""
+
+    exit_code = BAD_INPUT
 
 
 @dataclass(frozen=True)

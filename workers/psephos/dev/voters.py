@@ -22,6 +22,7 @@ from confluent_kafka import KafkaError, Producer
 from psephos.dev.journal import Acknowledged, Journal
 from psephos.dev.load import Again, Body, Load, Poison, Refusable, Voter
 from psephos.log import LogUnavailable, client_config, votes_topic
+from psephos.platform.errors import FAILED, PsephosError
 from psephos.platform.settings import Settings
 
 BATCH = 500
@@ -36,8 +37,10 @@ _AGAIN = frozenset({408, 429, 500, 502, 503, 504})
 _IN_USE = "idempotency-key-in-use"  # of a try whose connection broke: its answer can be had in a moment
 
 
-class Unanswered(Exception):
+class Unanswered(PsephosError):
     """Ingest did not take a valid vote, however often it was asked. One line."""
+
+    exit_code = FAILED
 
 
 class Door(NamedTuple):

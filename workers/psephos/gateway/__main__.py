@@ -3,6 +3,7 @@
 import sys
 
 from psephos.gateway.main import run
-from psephos.running import exit_code
+from psephos.platform.program import run_program
+from psephos.platform.settings import load_settings
 
-sys.exit(exit_code("gateway", run))
+sys.exit(run_program("psephos gateway", lambda: run(load_settings())))

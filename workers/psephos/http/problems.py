@@ -9,6 +9,8 @@ from typing import Any, ClassVar, Final, NamedTuple
 
 import msgspec
 
+from psephos.platform.errors import PsephosError
+
 TYPE_BASE: Final = "https://psephos.dev/problems/"
 MEDIA_TYPE: Final = "application/problem+json"
 
@@ -22,7 +24,7 @@ class Kind(NamedTuple):
     remedy: str
 
 
-class Problem(Exception):
+class Problem(PsephosError):
     """A request that is refused. `slug` is a key of `kinds`, the table of the role that refuses it."""
 
     kinds: ClassVar[Mapping[str, Kind]]

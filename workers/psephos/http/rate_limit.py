@@ -13,6 +13,8 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from math import ceil
 from typing import Final, Generic, TypeVar
 
+from psephos.platform.errors import PsephosError
+
 MAX_BUCKETS: Final = 50_000  # a generation; there are two
 IPV6_PREFIX_BITS: Final = 64  # what one customer has at least, so that its addresses are no different clients
 _KNOWN_ADDRESSES: Final = 8192
@@ -21,7 +23,7 @@ _LONGEST_ADDRESS: Final = 64  # characters that are remembered of what claims to
 Key = TypeVar("Key", str, bytes)
 
 
-class LimitReached(Exception):
+class LimitReached(PsephosError):
     """There is none left. headers: what the client should be told."""
 
     def __init__(self, detail: str, headers: Mapping[str, str]) -> None:

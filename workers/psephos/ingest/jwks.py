@@ -16,6 +16,7 @@ import aiohttp
 from psephos.ingest import metrics
 from psephos.ingest.keys import JWKS_LIMIT, KeySet, UnusableKey, parse_jwks
 from psephos.ingest.problems import Problem, busy
+from psephos.platform.errors import PsephosError
 from psephos.platform.logs import get_logger
 
 DEFAULT_AGE_S: Final = 300.0  # for an issuer that gives no max-age
@@ -30,7 +31,7 @@ _HEADERS: Final = {"Accept": "application/jwk-set+json, application/json", "Acce
 log = get_logger()
 
 
-class FetchFailed(Exception):
+class FetchFailed(PsephosError):
     """The set could not be fetched, or is none. One line."""
 
 

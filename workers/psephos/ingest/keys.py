@@ -19,6 +19,7 @@ from jwt.exceptions import InvalidKeyError, PyJWTError
 
 from psephos.codec.keyed_hash import KeyedHash
 from psephos.ingest.problems import Problem, invalid_token
+from psephos.platform.errors import PsephosError
 
 HS256_KEY_BYTES: Final = 32  # RFC 7518, 3.2
 RSA_KEY_BITS: Final = 2048  # RFC 7518, 3.3
@@ -32,7 +33,7 @@ Check = Callable[[bytes, bytes], bool]
 """Whether a signature (second) is this key's over the signed bytes (first)."""
 
 
-class UnusableKey(ValueError):
+class UnusableKey(PsephosError, ValueError):
     """A token key or a published set does not fit the session. One line, never telling the key."""
 
 

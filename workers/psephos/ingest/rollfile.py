@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Final, Protocol, Self
 
 from psephos.codec.votes import VOTER_BYTES, voter_key
+from psephos.platform.errors import PsephosError
 
 MAGIC: Final = b"PSEROLL1"
 HEADER_BYTES: Final = 32
@@ -33,7 +34,7 @@ MAX_LINE: Final = 8 * MAX_SUBJECT  # bytes; what has more is no text of subjects
 CHUNK: Final = 1024 * 1024
 
 
-class UnusableRoll(ValueError):
+class UnusableRoll(PsephosError, ValueError):
     """The roll can't be used. One line: where and why."""
 
 

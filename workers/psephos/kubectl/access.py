@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Any
 
+from psephos.platform.errors import FAILED, PsephosError
 from psephos.session import API_VERSION
 
 RESOURCE = f"votingsessions.{API_VERSION.split('/')[0]}"
@@ -17,8 +18,10 @@ REQUEST_S = 30
 _SERVER_SAYS = "Error from server"
 
 
-class KubectlError(Exception):
+class KubectlError(PsephosError):
     """kubectl is missing, or said no. One line."""
+
+    exit_code = FAILED
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,10 @@ from collections.abc import Mapping
 from typing import Annotated, Any, NoReturn
 
 import typer
-from typer.exceptions import Abort, TyperException
 
-from psephos.cli.errors import FAILED, InputError, explain
+from psephos.cli.errors import InputError, run_command
 from psephos.kubectl import frames, orders
-from psephos.kubectl.access import RESOURCE, Kubectl, KubectlError
+from psephos.kubectl.access import RESOURCE, Kubectl
 
 PROGRAM = "kubectl psephos"
 
@@ -288,21 +287,4 @@ def names(kubectl: Kubectl) -> list[str]:
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Runs a command and ends the process: 0, 1 for a refusal, 2 for bad input."""
-    try:
-        sys.exit(app(arguments, prog_name=PROGRAM, standalone_mode=False) or 0)
-    except TyperException as error:
-        message = error.format_message()
-        sys.stderr.write(f"{message}\n" if "\n" in message else f"{PROGRAM}: {message}\n")
-        sys.exit(error.exit_code)
-    except (Abort, KeyboardInterrupt):
-        sys.exit(130)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(FAILED)
-    except (KubectlError, orders.Refused) as error:
-        sys.stderr.write(f"{PROGRAM}: {error}\n")
-        sys.exit(FAILED)
-    except Exception as error:
-        line, code = explain(error)
-        sys.stderr.write(f"{PROGRAM}: {line}\n")
-        sys.exit(code)
+    run_command(PROGRAM, app, arguments)

@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from psephos.codec.control import Phase
+from psephos.platform.errors import FAILED, PsephosError
 
 PAUSED, CLOSED, VOID = "paused", "closed", "void"
 VOTING, REASON, RECOUNT = "psephos.dev/voting", "psephos.dev/reason", "psephos.dev/recount"
@@ -22,8 +23,10 @@ _DURATION = re.compile(r"([1-9][0-9]{0,5})([smhd])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
-class Refused(Exception):
+class Refused(PsephosError):
     """The session is not in a state for this order, or the order makes no sense. One line."""
+
+    exit_code = FAILED
 
 
 def phase_of(session: Mapping[str, Any]) -> str:

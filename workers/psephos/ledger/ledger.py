@@ -7,6 +7,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from psephos.ledger.descriptions import boto_session
+from psephos.platform.errors import BAD_INPUT, PsephosError
 from psephos.platform.settings import Settings
 
 if TYPE_CHECKING:
@@ -18,15 +19,19 @@ _BATCH = 25  # the most that one BatchWriteItem takes
 POOL = 32  # puts of several partitions run side by side
 
 
-class LedgerUnavailable(Exception):
+class LedgerUnavailable(PsephosError):
     """The ledger did not answer, or throttles. The write may have happened: put again, the answer tells."""
 
+    exit_code = BAD_INPUT
 
-class LedgerMissing(Exception):
+
+class LedgerMissing(PsephosError):
     """The table or an item that must be there is not."""
 
+    exit_code = BAD_INPUT
 
-class Conflict(Exception):
+
+class Conflict(PsephosError):
     """Another item stands under this key. `payload`: its bytes."""
 
     def __init__(self, payload: bytes) -> None:

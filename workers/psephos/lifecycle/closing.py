@@ -25,6 +25,7 @@ from psephos.lifecycle.phases import change, current, set_phase
 from psephos.lifecycle.wishes import Wishes, objections, orders_of
 from psephos.log import LogAdmin, LogUnavailable, broker_time_ms, mark_closed, refusing_partitions
 from psephos.platform.clock import now_ms, text_of
+from psephos.platform.errors import FAILED, PsephosError
 from psephos.platform.logs import get_logger
 from psephos.platform.settings import Settings
 
@@ -54,8 +55,10 @@ class SealedEnd(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fiel
     end: int
 
 
-class Drained(Exception):
+class Drained(PsephosError):
     """The tally did not come to the sealed ends in time. `behind`: records missing, by partition."""
+
+    exit_code = FAILED
 
     def __init__(self, behind: dict[int, int]) -> None:
         places = ", ".join(f"{partition}: {records}" for partition, records in behind.items())

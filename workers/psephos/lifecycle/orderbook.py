@@ -27,6 +27,7 @@ from psephos.lifecycle.errors import LifecycleError
 from psephos.lifecycle.orders import NO_MORE
 from psephos.lifecycle.wishes import Wishes, objections
 from psephos.platform.clock import now_ms
+from psephos.platform.errors import FAILED, PsephosError
 from psephos.platform.logs import get_logger
 
 _LOOK_S = 0.05
@@ -52,8 +53,10 @@ class Taken(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     closing: bool = False
 
 
-class Untaken(Exception):
+class Untaken(PsephosError):
     """The conductor has not dealt with an order so far, or has ended; the order stands. One line."""
+
+    exit_code = FAILED
 
 
 class OrderBook:

@@ -30,6 +30,8 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
+from psephos.platform.errors import PsephosError
+
 SLACK_S: Final = 5.0
 """`perform` takes so much longer than a request's own time-out at most."""
 
@@ -108,7 +110,7 @@ class Said(msgspec.Struct, frozen=True):
     reason: str | None = None
 
 
-class RequestFailed(Exception):
+class RequestFailed(PsephosError):
     """A broker refused a request, or none answered in time. `code` is librdkafka's."""
 
     def __init__(self, code: int, reason: str) -> None:

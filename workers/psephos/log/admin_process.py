@@ -21,6 +21,7 @@ from psephos.log import admin_child
 from psephos.log.admin_child import SLACK_S, Asked, Config, Request, RequestFailed, Said, frame, read_frame
 from psephos.log.client import LogUnavailable
 from psephos.platform.child_process import ProcessError, start_piped
+from psephos.platform.errors import PsephosError
 from psephos.platform.logs import get_logger
 
 IDLE_S = 20.0  # a child without a request ends after so long: it holds some 30 MiB
@@ -95,7 +96,7 @@ class AdminProcess:
         self._not_before = time.monotonic() + self._rest_s
 
 
-class _Ended(Exception):
+class _Ended(PsephosError):
     """The child has ended, with this request in its hands or before it took it."""
 
 

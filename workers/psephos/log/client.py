@@ -7,11 +7,14 @@ from typing import Any, Final
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
+from psephos.platform.errors import BAD_INPUT, PsephosError
 from psephos.platform.settings import Settings, SettingsError
 
 
-class LogUnavailable(Exception):
+class LogUnavailable(PsephosError):
     """No broker answered in time."""
+
+    exit_code = BAD_INPUT
 
 
 def votes_topic(session_uid: str) -> str:

@@ -9,6 +9,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from psephos.objectstore.address import Address
+from psephos.platform.errors import PsephosError
 from psephos.platform.settings import Settings
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ _MEANINGS = {
 }
 
 
-class ObjectStoreError(Exception):
+class ObjectStoreError(PsephosError):
     """The store did not do what it was asked. One line: where, and why."""
 
 
@@ -41,7 +42,7 @@ class ObjectMissing(ObjectStoreError):
     """No object is there."""
 
 
-class _Changed(Exception):
+class _Changed(PsephosError):
     """The object is another one than was expected, or there is one where none was."""
 
 

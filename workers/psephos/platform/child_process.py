@@ -29,6 +29,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+from psephos.platform.errors import BAD_INPUT, PsephosError
 from psephos.platform.signals import STACKS, StopRequest
 
 #: Seconds between SIGTERM and SIGKILL. Long enough for a Kafka broker to write its clean-shutdown marker.
@@ -44,8 +45,10 @@ _TAIL_BYTES = 16_384
 _ARMED = '[ "$PPID" = "$0" ] || exit 1; exec "$@"'
 
 
-class ProcessError(Exception):
+class ProcessError(PsephosError):
     """A child process could not be started. The message is one line for a person."""
+
+    exit_code = BAD_INPUT
 
 
 class CommandMissingError(ProcessError):

@@ -11,12 +11,16 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from psephos.platform.errors import BAD_INPUT, PsephosError
+
 PREFIX = "PSEPHOS_"
 TEST_PREFIX = "PSEPHOS_TEST_"  # faults that the fault suite injects, see psephos.tally.crash
 
 
-class SettingsError(Exception):
+class SettingsError(PsephosError):
     """A setting is missing, unknown or bad. The message is one line: which, what, and what is allowed."""
+
+    exit_code = BAD_INPUT
 
 
 class Settings(BaseModel):

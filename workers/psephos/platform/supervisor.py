@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from psephos.platform.backoff import Backoff
 from psephos.platform.child_process import POLL_INTERVAL, Child, ProcessError, stop_together
+from psephos.platform.errors import BAD_INPUT, PsephosError
 from psephos.platform.forkserver import ForkServer
 from psephos.platform.logs import get_logger
 
@@ -27,8 +28,10 @@ _STACKS_S = 0.5  # for a process that hangs to write where
 log = get_logger()
 
 
-class RoleFailed(Exception):
+class RoleFailed(PsephosError):
     """A process can't start: another try would not help. One line: which, and why."""
+
+    exit_code = BAD_INPUT
 
 
 @dataclass

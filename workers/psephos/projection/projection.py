@@ -22,6 +22,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisClusterException, RedisError
 
+from psephos.platform.errors import PsephosError
 from psephos.platform.settings import Settings
 
 _HEARTBEAT_S = 5  # a projector beats every second; gateways mark results stale without a beat
@@ -50,7 +51,7 @@ AWAY: Final = (RedisError, RedisClusterException, OSError, TimeoutError, Runtime
 last one is uvloop's, for a connection that was closed before the first write to it: redis-py passes it on."""
 
 
-class Vacant(Exception):
+class Vacant(PsephosError):
     """No frame of this epoch is there, and the writer may not know the newest that was."""
 
     def __init__(self, vacancy: str) -> None:

@@ -2,7 +2,8 @@
 
 import sys
 
+from psephos.platform.program import run_program
+from psephos.platform.settings import load_settings
 from psephos.projector.main import run
-from psephos.running import exit_code
 
-sys.exit(exit_code("projector", run))
+sys.exit(run_program("psephos projector", lambda: run(load_settings())))

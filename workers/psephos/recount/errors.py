@@ -1,5 +1,9 @@
 """What keeps a recount from being done at all; differences are no errors but findings."""
 
+from psephos.platform.errors import BAD_INPUT, PsephosError
 
-class RecountError(Exception):
+
+class RecountError(PsephosError):
     """The recount can't be done or sealed. The message is one line: why, and what to do."""
+
+    exit_code = BAD_INPUT

@@ -22,6 +22,7 @@ from operator import lt
 from types import MappingProxyType
 from typing import Final
 
+from psephos.platform.errors import PsephosError
 from psephos.session import Session
 
 Contributions = tuple[tuple[int, int], ...]
@@ -33,7 +34,7 @@ _SHOWN: Final = 64
 """Characters of a foreign value that a message repeats."""
 
 
-class InvalidBallot(ValueError):
+class InvalidBallot(PsephosError, ValueError):
     """A ballot that may not count.
 
     `reason` is one of the stable codes `malformed`, `wrong-member`, `unknown-option`,

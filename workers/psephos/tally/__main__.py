@@ -2,13 +2,8 @@
 
 import sys
 
-from psephos.running import exit_code
+from psephos.platform.program import run_program
+from psephos.platform.settings import load_settings
 from psephos.tally.main import run
-from psephos.tally.publisher import Fenced
 
-try:
-    code = exit_code("tally", run)
-except Fenced as error:
-    sys.stderr.write(f"psephos tally: {error}\n")
-    code = 1
-sys.exit(code)
+sys.exit(run_program("psephos tally", lambda: run(load_settings())))

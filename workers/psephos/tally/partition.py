@@ -14,6 +14,7 @@ from psephos.codec.errors import Malformed
 from psephos.codec.tallies import TallyRecord
 from psephos.codec.votes import record_digest
 from psephos.ledger import Ledger, StoredBlock
+from psephos.platform.errors import PsephosError
 from psephos.platform.logs import get_logger
 from psephos.tally import metrics
 from psephos.tally.decide import Head, Judge, Record, Rules
@@ -32,7 +33,7 @@ class Stage(StrEnum):
     STOPPED = "stopped"  # a person must look: the reason is named
 
 
-class PartitionStopped(Exception):
+class PartitionStopped(PsephosError):
     """This partition can't go on safely. `code` is stable: LogTruncated or LedgerInvalid."""
 
     def __init__(self, code: str, message: str) -> None:

@@ -13,6 +13,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
 from psephos.codec.tallies import TallyRecord, encode_tally, tally_key
 from psephos.log import client_config, tallies_topic, votes_topic
+from psephos.platform.errors import FAILED, PsephosError
 from psephos.platform.logs import get_logger
 from psephos.platform.settings import Settings
 from psephos.tally import metrics
@@ -27,8 +28,10 @@ _STUCK_S = 20.0  # longer than all tries of a call that keeps its time-out, shor
 log = get_logger()
 
 
-class Fenced(Exception):
+class Fenced(PsephosError):
     """Another worker with the same ordinal has taken over: this process must end."""
+
+    exit_code = FAILED
 
 
 class Publisher:

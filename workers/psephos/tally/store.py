@@ -16,16 +16,18 @@ from typing import IO, NamedTuple
 import lmdb
 import msgspec
 
+from psephos.platform.errors import PsephosError
+
 MAP_BYTES = 1 << 36  # address space, not disk: the file grows with its content
 FORMAT = 1
 _META = b"meta"
 
 
-class StoreFailed(Exception):
+class StoreFailed(PsephosError):
     """The store could not take a transaction (disk full, damaged file): wipe it and build it again."""
 
 
-class FolderInUse(Exception):
+class FolderInUse(PsephosError):
     """Another process works in this folder. One line."""
 
 

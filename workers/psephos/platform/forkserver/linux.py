@@ -5,12 +5,14 @@ import os
 import signal
 from pathlib import Path
 
+from psephos.platform.errors import PsephosError
+
 _SET_PARENT_DEATH_SIGNAL, _SET_NAME = 1, 15  # linux/prctl.h
 _ARGUMENTS_START = 45  # of the fields of /proc/PID/stat after the name: arg_start, arg_end (proc_pid_stat(5))
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-class ParentGone(Exception):
+class ParentGone(PsephosError):
     """The parent had ended before its death signal was armed."""
 
 
