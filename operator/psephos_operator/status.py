@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from psephos.codec.control import Phase
+from psephos.platform.clock import text_of
 from psephos.results import cells_of, combine, embargoed, option_sums, turnout
 from psephos.session import Session
 from psephos_operator.backends import Standing
@@ -100,7 +101,7 @@ def figures(session: Session, standing: Standing) -> dict[str, Any]:
     }
     closes_at = standing.closing.closes_at if standing.closing else control.closes_at
     if closes_at is not None:
-        members["closesAt"] = _moment(closes_at)
+        members["closesAt"] = text_of(closes_at)
     if standing.final is not None and control.phase is Phase.FINAL:
         members["outcome"] = _outcome(standing.final)
     return members
@@ -139,7 +140,3 @@ def _outcome(document: Mapping[str, Any]) -> dict[str, Any]:
 def _amount(total: int | float | Decimal) -> int | str:
     """Whole votes as numbers, weighted ones as exact texts."""
     return total if isinstance(total, int) else str(total)
-
-
-def _moment(at_ms: int) -> str:
-    return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

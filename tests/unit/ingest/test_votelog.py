@@ -12,7 +12,8 @@ from psephos.codec.control import Control, Phase
 from psephos.ingest.gate import Gate
 from psephos.ingest.intake import Records
 from psephos.ingest.tracing import Trace
-from psephos.ingest.votelog import VoteLog, now_ms
+from psephos.ingest.votelog import VoteLog
+from psephos.platform.clock import now_ms
 from psephos.platform.settings import load_settings
 
 GRACE_MS = 10_000

@@ -5,7 +5,6 @@ ones that a local session gets in place of an identity provider: a key for voter
 the batch door.
 """
 
-import os
 import secrets
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +18,8 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
     load_pem_private_key,
 )
+
+from psephos.platform.files import write_whole
 
 _PRIVATE = 0o600
 _KEY_BYTES = 32
@@ -49,10 +50,7 @@ def make_door_keys(folder: Path, algorithm: str = "HS256") -> DoorKeys:
 def _ensure(path: Path, make: Callable[[], bytes]) -> Path:
     """The file appears whole or not at all: a start that is killed here leaves no half key behind."""
     if not path.exists():
-        temporary = path.with_name(f"{path.name}.{os.getpid()}")
-        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, _PRIVATE), "wb") as file:
-            file.write(make())
-        temporary.rename(path)
+        write_whole(path, make(), mode=_PRIVATE)
     return path
 
 

@@ -32,6 +32,7 @@ from psephos.dev.servers import Backends, Server
 from psephos.genesis import Genesis
 from psephos.lifecycle import Conductor, OrderBook, SessionKeys, make_keys, next_due, prepare, read_keys
 from psephos.platform.backoff import Backoff
+from psephos.platform.files import write_whole
 from psephos.platform.health import Health, open_admin
 from psephos.platform.logs import get_logger
 from psephos.platform.settings import PREFIX, Settings, load_settings
@@ -200,7 +201,7 @@ class Stack:
         self.settings = load_settings(self.environment)
         self.session_keys = read_keys(self.settings)
         exports = [f"export {name}={shlex.quote(value)}\n" for name, value in self.environment.items()]
-        _write(self.folder / "env", "".join(exports))
+        write_whole(self.folder / "env", "".join(exports).encode())
 
     def _serve(self, held: ExitStack) -> None:
         logs = self.folder / "logs"
@@ -241,16 +242,9 @@ class Stack:
         """Servers and roles are looked after in threads of their own."""
         with self._pids_lock:
             self._pids.update(pids)
-            _write(self.folder / "pids.json", json.dumps(self._pids, indent=1) + "\n")
+            write_whole(self.folder / "pids.json", json.dumps(self._pids, indent=1).encode(), b"\n")
 
 
 def _supervised(name: str, server: Server) -> Supervised:
     backoff = Backoff(first_s=SERVER_PAUSE_S, longest_s=SERVER_PAUSE_S)
     return Supervised(name, server.process, start=server.start, ready_once=True, backoff=backoff)
-
-
-def _write(path: Path, text: str) -> None:
-    """Whole or not at all: others read these files while we run."""
-    temporary = path.with_name(f"{path.name}.new")
-    temporary.write_text(text)
-    temporary.rename(path)

@@ -1,10 +1,10 @@
 """What the public may know of a session besides its results. Pure."""
 
-from datetime import UTC, datetime
 from typing import Any
 
 from psephos.codec.control import Control, Phase
 from psephos.genesis import Genesis
+from psephos.platform.clock import text_of
 from psephos.session import Session
 
 
@@ -22,8 +22,8 @@ def session_info(
         "title": session.title,
         "epoch": genesis.epoch,
         "phase": (Phase.PENDING if control is None else control.phase).value,
-        "opensAt": None if control is None else _rfc3339(control.opens_at),
-        "closesAt": None if control is None else _rfc3339(control.closes_at),
+        "opensAt": None if control is None else _text(control.opens_at),
+        "closesAt": None if control is None else _text(control.closes_at),
         "reason": None if control is None else control.reason or None,
         "ballot": {
             "type": ballot.type,
@@ -55,8 +55,5 @@ def session_info(
     }
 
 
-def _rfc3339(milliseconds: int | None) -> str | None:
-    if milliseconds is None:
-        return None
-    time = datetime.fromtimestamp(milliseconds / 1000, UTC)
-    return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+def _text(moment_ms: int | None) -> str | None:
+    return None if moment_ms is None else text_of(moment_ms)

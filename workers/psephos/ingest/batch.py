@@ -23,7 +23,8 @@ from psephos.ingest.keys import UnknownKey
 from psephos.ingest.problems import Problem
 from psephos.ingest.requests import bearer, continue_if_expected, require_media
 from psephos.ingest.tracing import Trace, trace_id, trace_of
-from psephos.ingest.votelog import POLL_S, Sent, VoteLog, now_ms, too_busy
+from psephos.ingest.votelog import POLL_S, Sent, VoteLog, too_busy
+from psephos.platform.clock import now_ms
 from psephos.platform.logs import get_logger
 
 MEDIA_TYPES: Final = ("application/x-ndjson", "application/ndjson", "application/jsonl")

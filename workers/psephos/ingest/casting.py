@@ -19,7 +19,8 @@ from psephos.ingest.replays import Replays
 from psephos.ingest.requests import bearer, require_media, require_size
 from psephos.ingest.tracing import Trace
 from psephos.ingest.verifier import Voter
-from psephos.ingest.votelog import VoteLog, now_ms, unconfirmed
+from psephos.ingest.votelog import VoteLog, unconfirmed
+from psephos.platform.clock import now_ms
 from psephos.platform.logs import get_logger
 
 JSON: Final = "application/json"

@@ -28,7 +28,8 @@ from psephos.ingest.keys import UnknownKey
 from psephos.ingest.problems import Problem
 from psephos.ingest.requests import read_body
 from psephos.ingest.tracing import trace_id, trace_of
-from psephos.ingest.votelog import VoteLog, now_ms
+from psephos.ingest.votelog import VoteLog
+from psephos.platform.clock import now_ms
 from psephos.platform.logs import get_logger
 
 _ANY_ORIGIN: Final = {"Access-Control-Allow-Origin": "*"}  # no cookies: the token is all that counts

@@ -12,11 +12,11 @@ so an acknowledged record stands before it if
    earlier `closesAt` was fixed unheard.
 """
 
-from datetime import UTC, datetime
 from functools import lru_cache
 
 from psephos.codec.control import Control, Phase
 from psephos.ingest.problems import Problem, busy
+from psephos.platform.clock import text_of
 
 HEARD_SHARE = 0.75  # the rest of the grace is for the way of a new state into the topic
 PAUSED_RETRY_S = 5
@@ -87,11 +87,7 @@ class Gate:
         return self._control.closes_at + self._control.grace_ms // 2
 
 
-@lru_cache(64)  # of the last milliseconds: votes come many in one
-def timestamp(wall_ms: int) -> str:
-    """RFC 3339, UTC, with milliseconds."""
-    text = datetime.fromtimestamp(wall_ms / 1000, UTC).isoformat(timespec="milliseconds")
-    return text.replace("+00:00", "Z")
+timestamp = lru_cache(64)(text_of)  # votes come many in one millisecond
 
 
 def _not_open(control: Control | None) -> Problem:

@@ -27,8 +27,9 @@ from psephos.ingest.listener import Listener, bind
 from psephos.ingest.openapi import openapi
 from psephos.ingest.roll import Roll, roll_source
 from psephos.ingest.verifier import Electorate, Verifier
-from psephos.ingest.votelog import VoteLog, message_timeout_s, now_ms
+from psephos.ingest.votelog import VoteLog, message_timeout_s
 from psephos.log import ControlFollower, LogUnavailable
+from psephos.platform.clock import now_ms
 from psephos.platform.health import AdminServer, Health
 from psephos.platform.logs import configure_logs, get_logger
 from psephos.platform.settings import Settings, SettingsError, read_key

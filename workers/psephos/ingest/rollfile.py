@@ -16,7 +16,6 @@ Building takes seconds and some 150 MB for a million voters, so it is done by a 
 import fcntl
 import hmac
 import mmap
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +23,7 @@ from typing import Final, Protocol, Self
 
 from psephos.codec.votes import VOTER_BYTES, voter_key
 from psephos.platform.errors import PsephosError
+from psephos.platform.files import write_whole
 
 MAGIC: Final = b"PSEROLL1"
 HEADER_BYTES: Final = 32
@@ -175,13 +175,7 @@ def _is_whole(path: Path, identity: bytes) -> bool:
 
 
 def _write(target: Path, identity: bytes, voters: list[bytes]) -> None:
-    temporary = target.with_name(f"{target.name}.new")
-    with temporary.open("wb") as file:
-        file.write(MAGIC + len(voters).to_bytes(8, "big") + identity)
-        file.write(b"".join(voters))
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(target)
+    write_whole(target, MAGIC + len(voters).to_bytes(8, "big") + identity, b"".join(voters))
 
 
 @contextmanager

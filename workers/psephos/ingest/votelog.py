@@ -5,7 +5,6 @@ are in flight the loop asks for delivery reports every `POLL_S`, which costs a m
 """
 
 import asyncio
-import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
@@ -27,6 +26,7 @@ from psephos.ingest.intake import Record, Records
 from psephos.ingest.problems import Problem, busy
 from psephos.ingest.tracing import Trace
 from psephos.log import client_config, votes_topic
+from psephos.platform.clock import now_ms
 from psephos.platform.logs import get_logger
 from psephos.platform.settings import Settings
 
@@ -39,11 +39,6 @@ MESSAGE_TIMEOUT_SHARE = 0.4  # of the grace: below the half within which an ackn
 _UNDATED: Final = (TIMESTAMP_NOT_AVAILABLE, 0)
 SKEW_MEMORY_S = 30.0  # a process that is not ready because of its clock gets no votes to measure it again
 log = get_logger()
-
-
-def now_ms() -> int:
-    """Wall clock, milliseconds since 1970."""
-    return time.time_ns() // 1_000_000
 
 
 def skew_ms(sent_ms: int, appended_ms: int, acked_ms: int) -> int:

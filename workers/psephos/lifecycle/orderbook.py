@@ -12,7 +12,6 @@ the stand-in for the resource and its status in a cluster.
 """
 
 import fcntl
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,6 +27,7 @@ from psephos.lifecycle.orders import NO_MORE
 from psephos.lifecycle.wishes import Wishes, objections
 from psephos.platform.clock import now_ms
 from psephos.platform.errors import FAILED, PsephosError
+from psephos.platform.files import write_whole
 from psephos.platform.logs import get_logger
 
 _LOOK_S = 0.05
@@ -101,7 +101,7 @@ class OrderBook:
         taken = Taken(self.session, number, control, closing)
         self._dealt_with = number
         if self.taken() != taken:
-            _write(self._taken, msgspec.json.encode(taken))
+            write_whole(self._taken, msgspec.json.encode(taken))
 
     # --- Whoever gives an order
 
@@ -164,7 +164,7 @@ class OrderBook:
             raise LifecycleError(f"{self.session}: {why}")
 
     def _order(self, ordered: Ordered) -> None:
-        _write(self._wishes, msgspec.json.encode(ordered))
+        write_whole(self._wishes, msgspec.json.encode(ordered))
 
     def _dealt(self, number: int, timeout_s: float) -> Taken:
         def dealt() -> Taken | None:
@@ -202,18 +202,3 @@ def _locked(lock: IO[str], kind: int) -> bool:
     except BlockingIOError:
         return False
     return True
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Whole or not at all, and on disk."""
-    temporary = path.with_name(f"{path.name}.new")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -16,6 +16,7 @@ from psephos.codec.frames import Frame, encode_frame
 from psephos.codec.tallies import TallyRecord
 from psephos.ledger import LedgerMissing, LedgerUnavailable
 from psephos.log import ControlFollower, LogAdmin, LogUnavailable, read_control
+from psephos.platform.clock import now_ms
 from psephos.platform.health import Health
 from psephos.platform.logs import get_logger
 from psephos.projection import AWAY, Projection, Vacant
@@ -239,23 +240,23 @@ class Projector:
         control, context = self._control, self._context
         if control is None:
             return None
-        now_ms = time.time_ns() // 1_000_000
+        at_ms = now_ms()
         if control.phase is not Phase.FINAL:
             return build_frame(
-                context.session, context.genesis, self._heads.by_partition, control, lag_ms=lag_ms, now_ms=now_ms
+                context.session, context.genesis, self._heads.by_partition, control, lag_ms=lag_ms, now_ms=at_ms
             )
         if self._sealed is None or self._sealed.version < version_of(self._heads.by_partition, control):
-            self._sealed = await self._read_sealed(control, now_ms)
+            self._sealed = await self._read_sealed(control, at_ms)
         return self._sealed
 
-    async def _read_sealed(self, control: Control, now_ms: int) -> Frame | None:
+    async def _read_sealed(self, control: Control, at_ms: int) -> Frame | None:
         try:
             payload = await asyncio.get_running_loop().run_in_executor(
                 self._pool, self._context.ledger.get, "final"
             )
             if payload is None:
                 return None
-            frame = final_frame(decode_document(payload), now_ms)
+            frame = final_frame(decode_document(payload), at_ms)
         except (LedgerUnavailable, LedgerMissing, ValueError, KeyError, TypeError) as error:
             log.error("sealed result can't be read", why=repr(error))
             return None

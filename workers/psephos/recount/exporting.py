@@ -4,12 +4,12 @@ The result itself stands in the ledger. An export that fails loses nothing: the 
 and whoever runs it again exports the same bytes.
 """
 
-import os
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
 from psephos.codec.control import Phase
 from psephos.objectstore import Address, ObjectStore, ObjectStoreError, exports_address
+from psephos.platform.files import write_whole
 from psephos.platform.logs import get_logger
 from psephos.platform.settings import Settings
 from psephos.recount.errors import RecountError
@@ -55,8 +55,8 @@ def export_to_folder(folder: Path, session: Session, document: Document) -> None
     """Raises RecountError."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _write(folder / JSON, encode_document(document))
-        _write(folder / CSV, result_csv(session, document).encode())
+        write_whole(folder / JSON, encode_document(document))
+        write_whole(folder / CSV, result_csv(session, document).encode())
     except OSError as error:
         raise RecountError(f"the result is sealed, but can't be exported to {folder}: {error.strerror}") from None
 
@@ -73,10 +73,3 @@ def _is_final(content: bytes) -> bool:
         return bool(decode_document(content).get("state") == Phase.FINAL)
     except ValueError:
         return False
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(content)
-    os.replace(part, path)
