@@ -5,11 +5,11 @@ and holds no keys. A watch that ends, freezes or is too old is begun anew; what 
 next list, also what has gone.
 """
 
-import random
 import threading
 import time
 from collections.abc import Callable, Iterable
 
+from psephos.platform.backoff import Backoff, spread
 from psephos.platform.logs import get_logger
 from psephos_operator import metrics
 from psephos_operator.builders.meta import Manifest
@@ -137,25 +137,25 @@ class Watcher:
         return self._synced.wait(timeout_s)
 
     def _run(self) -> None:
-        pause, version = _PAUSE_S[0], ""
+        backoff, version = Backoff(*_PAUSE_S), ""
         while not self._stop.is_set():
             try:
                 version = version or self._list()
                 for reached in self._follow(version):
-                    version, pause = reached, _PAUSE_S[0]
+                    version = reached
+                    backoff.reset()
             except Gone:
                 version = ""
             except (ApiError, Unreachable) as error:
                 version = ""
+                pause_s = backoff.next_s()
                 metrics.WATCH_ERRORS.labels(self._kind.name).inc()
-                log.warning("watch broke off", kind=self._kind.name, why=str(error), again_s=round(pause, 1))
-                self._stop.wait(pause * random.uniform(0.5, 1))  # noqa: S311 - spreads load
-                pause = min(2 * pause, _PAUSE_S[1])
+                log.warning("watch broke off", kind=self._kind.name, why=str(error), again_s=round(pause_s, 1))
+                self._stop.wait(spread(pause_s))
             except Exception as error:  # a thread that dies is a kind that nobody looks after
                 version = ""
                 log.error("watch failed", kind=self._kind.name, exc_info=error)
-                self._stop.wait(pause)
-                pause = min(2 * pause, _PAUSE_S[1])
+                self._stop.wait(backoff.next_s())
 
     def _list(self) -> str:
         found, version = self._kube.list(self._kind, self._namespace, self._selector)

@@ -7,7 +7,6 @@ of its own on every session.
 
 import asyncio
 import logging
-import random
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ from typing import Any
 
 import kopf
 
+from psephos.platform.backoff import Backoff, spread
 from psephos.platform.logs import get_logger
 from psephos_operator import metrics
 from psephos_operator.builders.meta import Manifest
@@ -67,7 +67,7 @@ class Sessions:
 
     def _run(self) -> None:
         """NB: a wrong answer (a 404 or a 500 to a watch) ends Kopf. It is begun anew, with a list."""
-        pause = _PAUSE_S[0]
+        backoff = Backoff(*_PAUSE_S, steady_s=SILENT_S)
         while not self._stop.is_set():
             begun, why = time.monotonic(), "no reason given"
             try:
@@ -78,12 +78,10 @@ class Sessions:
             if self._stop.is_set():
                 return
             metrics.WATCH_ERRORS.labels(SESSION.name).inc()
-            if time.monotonic() - begun > SILENT_S:
-                pause = _PAUSE_S[0]
-            log.warning("watch broke off", kind=SESSION.name, why=why, again_s=pause)
+            pause_s = backoff.after(time.monotonic() - begun)
+            log.warning("watch broke off", kind=SESSION.name, why=why, again_s=pause_s)
             self._beat_at = time.monotonic()
-            self._stop.wait(pause * random.uniform(0.5, 1))  # noqa: S311 - spreads load
-            pause = min(2 * pause, _PAUSE_S[1])
+            self._stop.wait(spread(pause_s))
 
     def _require_kind(self) -> None:
         """Kopf would wait for ever for a kind that is not there when it begins. Raises ApiError, Unreachable."""

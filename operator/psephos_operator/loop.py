@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
+from psephos.platform.backoff import Backoff, spread
 from psephos.platform.logs import get_logger
 from psephos_operator import metrics
 from psephos_operator.backends import Backends
@@ -47,7 +48,7 @@ class Loop:
         self._sessions = Sessions(settings, kube, self._cache, lambda found: self._wake(SESSION, found))
         self._watchers: dict[tuple[str, str | None], Watcher] = {}
         self._stop = threading.Event()
-        self._failures: dict[Key, int] = {}
+        self._backoffs: dict[Key, Backoff] = {}
         self._busy_since: dict[str, float] = {}
         self._threads = [
             threading.Thread(target=self._work, name=f"worker-{number}", daemon=True)
@@ -181,7 +182,7 @@ class Loop:
         try:
             after_s = self._reconciler.reconcile(*key)
             outcome = "done"
-            self._failures.pop(key, None)
+            self._backoffs.pop(key, None)
         except (ApiError, Unreachable) as error:
             conflict = isinstance(error, ApiError) and error.status == 409
             outcome = "conflict" if conflict else "unavailable"
@@ -202,8 +203,7 @@ class Loop:
         return after_s
 
     def _back_off(self, key: Key) -> float:
-        failures = self._failures[key] = self._failures.get(key, 0) + 1
-        return float(min(BACKOFF_S[0] * 2 ** (failures - 1), BACKOFF_S[1])) * random.uniform(0.5, 1)  # noqa: S311
+        return spread(self._backoffs.setdefault(key, Backoff(*BACKOFF_S)).next_s())
 
 
 def watched(settings: OperatorSettings, apis: frozenset[Api]) -> list[tuple[Kind, str | None]]:

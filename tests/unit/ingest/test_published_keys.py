@@ -13,7 +13,7 @@ from jwt.algorithms import get_default_algorithms
 from tests.unit.ingest.test_verifier import GOOD, NOW, raw_token, refusal, session
 
 from psephos.ingest import jwks
-from psephos.ingest.jwks import LONGEST_AGE_S, SHORTEST_AGE_S, age_of, retry_after_s
+from psephos.ingest.jwks import LONGEST_AGE_S, SHORTEST_AGE_S, age_of
 from psephos.ingest.keys import JWKS_LIMIT, MAX_JWKS_KEYS, KeySet, UnknownKey, UnusableKey, parse_jwks
 from psephos.ingest.verifier import Electorate, Verifier
 
@@ -167,8 +167,3 @@ def test_an_issuers_age_is_respected_within_bounds() -> None:
     assert age_of("max-age=0, no-store") == SHORTEST_AGE_S
     assert age_of("max-age=999999999") == LONGEST_AGE_S
     assert age_of("s-maxage=900") == age_of(None) == age_of("max-age=soon") == jwks.DEFAULT_AGE_S
-
-
-def test_retries_come_later_and_later_up_to_a_bound() -> None:
-    assert 0.5 <= retry_after_s(1) <= 1.0
-    assert 30 <= retry_after_s(1000) <= 60

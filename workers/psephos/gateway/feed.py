@@ -5,13 +5,13 @@ two connections is gone. The subscription only makes it fast.
 """
 
 import asyncio
-import random
 from collections.abc import Callable
 
 from psephos.codec.errors import Malformed
 from psephos.codec.frames import Frame
 from psephos.gateway import metrics
 from psephos.gateway.view import View, readable, view_of
+from psephos.platform.backoff import Backoff, spread
 from psephos.platform.logs import get_logger
 from psephos.projection import AWAY, Client, Projection, Subscription
 
@@ -81,20 +81,22 @@ class Feed:
         self._on_contact = on_contact
 
     async def run(self) -> None:
-        pause = BACKOFF_S
+        backoff = Backoff(BACKOFF_S, MOST_BACKOFF_S)
         while True:
             try:
                 async with self._projection.subscription() as subscription:
                     while True:
                         await self._look()
-                        pause = BACKOFF_S
+                        backoff.reset()
                         await self._listen(subscription, LOOK_S)
             except AWAY as error:
                 metrics.REDIS_ERRORS.inc()
                 self._newest.mark(stale=True)
-                log.warning("redis does not answer", why=str(error) or type(error).__name__, retry_within_s=pause)
-                await asyncio.sleep(random.uniform(0, pause))  # noqa: S311 - jitter
-                pause = min(2 * pause, MOST_BACKOFF_S)
+                pause_s = backoff.next_s()
+                log.warning(
+                    "redis does not answer", why=str(error) or type(error).__name__, retry_within_s=pause_s
+                )
+                await asyncio.sleep(spread(pause_s, 1.0))
 
     async def _look(self) -> None:
         body, lag_ms = await self._projection.read(), await self._projection.lag_ms()

@@ -5,7 +5,6 @@ Only a process that has never had any is not ready, and tries on.
 """
 
 import asyncio
-import random
 import re
 from collections.abc import Callable, Sequence
 from time import monotonic
@@ -16,6 +15,7 @@ import aiohttp
 from psephos.ingest import metrics
 from psephos.ingest.keys import JWKS_LIMIT, KeySet, UnusableKey, parse_jwks
 from psephos.ingest.problems import Problem, busy
+from psephos.platform.backoff import Backoff, spread
 from psephos.platform.errors import PsephosError
 from psephos.platform.logs import get_logger
 
@@ -50,14 +50,13 @@ class PublishedKeys:
 
     async def run(self) -> None:
         """Fetches at once, and again whenever the set has aged; after a failure sooner, with back-off."""
-        failures = 0
+        backoff = Backoff(FIRST_RETRY_S, LONGEST_RETRY_S)
         while True:
             try:
                 pause_s = await self._fetched()
-                failures = 0
+                backoff.reset()
             except FetchFailed:
-                failures += 1
-                pause_s = retry_after_s(failures)
+                pause_s = spread(backoff.next_s())
             await asyncio.sleep(pause_s)
 
     async def look_again(self) -> bool:
@@ -113,12 +112,6 @@ def age_of(cache_control: str | None) -> float:
     """How long a set is taken as new, seconds: the issuer's max-age, within bounds."""
     told = _MAX_AGE.search(cache_control or "")
     return min(max(float(told[1]) if told else DEFAULT_AGE_S, SHORTEST_AGE_S), LONGEST_AGE_S)
-
-
-def retry_after_s(failures: int) -> float:
-    """With jitter, so that the processes of a session do not all come back at once."""
-    longest = min(LONGEST_RETRY_S, FIRST_RETRY_S * 2 ** min(failures - 1, 10))
-    return random.uniform(longest / 2, longest)  # noqa: S311 - jitter
 
 
 async def _get(url: str) -> tuple[bytes, float]:

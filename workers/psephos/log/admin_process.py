@@ -20,6 +20,7 @@ from prometheus_client import Counter
 from psephos.log import admin_child
 from psephos.log.admin_child import SLACK_S, Asked, Config, Request, RequestFailed, Said, frame, read_frame
 from psephos.log.client import LogUnavailable
+from psephos.platform.backoff import Backoff
 from psephos.platform.child_process import ProcessError, start_piped
 from psephos.platform.errors import PsephosError
 from psephos.platform.logs import get_logger
@@ -44,7 +45,7 @@ class AdminProcess:
         self._idle_s, self._hung_s = idle_s, hung_s
         self._starting = threading.Lock()
         self._child: _Child | None = None
-        self._rest_s = 0.0
+        self._rests = Backoff(*_RESTS_S)
         self._not_before = 0.0
 
     @property
@@ -81,7 +82,7 @@ class AdminProcess:
 
     def _ask(self, config: Config, request: Request) -> Any:
         value = self._running().ask(config, request)
-        self._rest_s = 0.0
+        self._rests.reset()
         return value
 
     def _running(self) -> "_Child":
@@ -92,8 +93,7 @@ class AdminProcess:
             return self._child
 
     def _died(self) -> None:
-        self._rest_s = min(max(_RESTS_S[0], 2 * self._rest_s), _RESTS_S[1])
-        self._not_before = time.monotonic() + self._rest_s
+        self._not_before = time.monotonic() + self._rests.next_s()
 
 
 class _Ended(PsephosError):

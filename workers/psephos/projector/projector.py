@@ -1,7 +1,6 @@
 """The projector's loop: hear of tallies and phases, build a frame, write it; each second say it again."""
 
 import asyncio
-import random
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +15,7 @@ from psephos.codec.frames import Frame, encode_frame
 from psephos.codec.tallies import TallyRecord
 from psephos.ledger import LedgerMissing, LedgerUnavailable
 from psephos.log import ControlFollower, LogAdmin, LogUnavailable, read_control
+from psephos.platform.backoff import Backoff, spread
 from psephos.platform.clock import now_ms
 from psephos.platform.health import Health
 from psephos.platform.logs import get_logger
@@ -152,7 +152,7 @@ class Projector:
     # what is said
 
     async def _project(self) -> None:
-        pause = BACKOFF_S
+        backoff = Backoff(BACKOFF_S, MOST_BACKOFF_S)
         while True:
             await self._change_or_beat()
             self._health.beat()
@@ -161,12 +161,12 @@ class Projector:
             except AWAY as error:
                 metrics.REDIS_ERRORS.inc()
                 self._health.not_ready("redis", f"Redis does not answer: {error}")
-                log.warning("redis does not answer", why=str(error), retry_within_s=pause)
+                pause_s = backoff.next_s()
+                log.warning("redis does not answer", why=str(error), retry_within_s=pause_s)
                 self._changed.set()
-                await asyncio.sleep(random.uniform(0, pause))  # noqa: S311 - jitter
-                pause = min(2 * pause, MOST_BACKOFF_S)
+                await asyncio.sleep(spread(pause_s, 1.0))
                 continue
-            pause = BACKOFF_S
+            backoff.reset()
             self._health.ready("redis")
             await asyncio.sleep(COALESCE_S)
 

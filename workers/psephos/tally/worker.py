@@ -21,6 +21,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from psephos.codec.blocks import RecordClass
 from psephos.ledger import Conflict, LedgerMissing, LedgerUnavailable
 from psephos.log import EAGER, LogAdmin, LogUnavailable, client_config, tally_group, votes_topic
+from psephos.platform.backoff import Backoff
 from psephos.platform.health import Health
 from psephos.platform.logs import get_logger
 from psephos.platform.settings import Settings
@@ -66,7 +67,7 @@ class Worker:
         self._partitions: dict[int, Partition] = {}
         self._recoveries: dict[int, Iterator[None]] = {}
         self._retry_at: dict[int, float] = {}
-        self._store_failures: Counter[int] = Counter()  # since the last commit, by partition
+        self._rebuilds: dict[int, Backoff] = {}  # since the last commit, by partition
         self._log = LogAdmin(context.settings, isolated=False)  # asked once a round
         self._confirm_at = 0.0
         self._metadata: Any = None
@@ -252,9 +253,8 @@ class Worker:
         self._consumer.pause([TopicPartition(self._topic, partition.number)])
         self._health.not_ready(f"store-{partition.number}", why)
         partition.fail_store(why)
-        first, longest = _REBUILD_S
-        self._start_recovery(partition, after_s=min(longest, first * 2 ** self._store_failures[partition.number]))
-        self._store_failures[partition.number] += 1
+        backoff = self._rebuilds.setdefault(partition.number, Backoff(*_REBUILD_S))
+        self._start_recovery(partition, after_s=backoff.next_s())
 
     def _stop_partition(self, partition: Partition, why: PartitionStopped) -> None:
         self._recoveries.pop(partition.number, None)
@@ -371,7 +371,7 @@ class Worker:
         crash_point("after-put")
         batch.partition.commit(batch)
         crash_point("committed")
-        self._store_failures.pop(batch.partition.number, None)
+        self._rebuilds.pop(batch.partition.number, None)
         block = batch.block
         metrics.BLOCKS.labels(block.partition).inc()
         metrics.RECORDS.labels("accepted").inc(len(block.accepted))
