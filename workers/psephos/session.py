@@ -30,6 +30,7 @@ from pydantic import (
 from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails
 
+from psephos.platform.durations import duration_pattern, parse_duration
 from psephos.platform.errors import BAD_INPUT, PsephosError
 
 API_VERSION = "psephos.dev/v1alpha1"
@@ -49,7 +50,8 @@ OTHER_SEGMENT = "other"
 ID_PATTERN = r"^[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?$"
 SEGMENT_PATTERN = r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9])?$"
 NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,48}[a-z0-9])?$"
-DURATION_PATTERN = r"^(0|[1-9][0-9]{0,8})(ms|s|m|h)$"
+DURATION_UNITS = ("ms", "s", "m", "h")
+DURATION_PATTERN = duration_pattern(DURATION_UNITS)
 MIN_CLOSE_GRACE, MAX_CLOSE_GRACE = timedelta(seconds=1), timedelta(minutes=10)
 
 Method = Literal["plurality", "approval", "irv", "borda", "sum", "mean"]
@@ -86,12 +88,6 @@ class SessionError(PsephosError, ValueError):
 # --- Field types ---------------------------------------------------------------------------------
 
 _RFC3339 = re.compile(r"^\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,6})?([Zz]|[+-]\d\d:\d\d)$")
-_UNITS = {
-    "ms": timedelta(milliseconds=1),
-    "s": timedelta(seconds=1),
-    "m": timedelta(minutes=1),
-    "h": timedelta(hours=1),
-}
 
 
 def _read_time(value: object) -> datetime:
@@ -108,10 +104,10 @@ def _read_time(value: object) -> datetime:
 def _read_duration(value: object) -> timedelta:
     if isinstance(value, timedelta):
         return value
-    match = re.fullmatch(DURATION_PATTERN, value) if isinstance(value, str) else None
-    if match is None:
+    found = parse_duration(value, DURATION_UNITS) if isinstance(value, str) else None
+    if found is None:
         raise ValueError(f"found {_found(value)}; allowed: a duration such as 500ms, 10s, 2m or 1h")
-    return int(match[1]) * _UNITS[match[2]]
+    return found
 
 
 def _write_duration(value: timedelta) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from psephos.cli.errors import InputError
+from psephos.platform.durations import parse_duration
 
 if TYPE_CHECKING:
     from psephos.lifecycle import OrderBook, Wishes
@@ -18,7 +19,6 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
-_UNITS_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 Session = Annotated[
     str | None, typer.Argument(help="The session's name; not needed where one runs.", metavar="[SESSION]")
@@ -213,7 +213,7 @@ def _time(option: str, text: str) -> int:
 
 def _duration(option: str, text: str) -> int:
     """Milliseconds of `90s`, `15m`, `2h`, `1d`. Raises InputError."""
-    number, unit = text[:-1], text[-1:]
-    if not (number.isascii() and number.isdigit() and int(number) > 0 and unit in _UNITS_MS):
+    found = parse_duration(text)
+    if not found:
         raise InputError(f"{option} is {text!r}; allowed: a duration such as 90s, 15m, 2h or 1d")
-    return int(number) * _UNITS_MS[unit]
+    return found // timedelta(milliseconds=1)

@@ -1,9 +1,9 @@
 """`psephos tokens`: voter tokens for tests and small votes, where no identity provider hands them out."""
 
-import re
 import sys
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from psephos.cli.errors import InputError
+from psephos.platform.durations import parse_duration
 
 if TYPE_CHECKING:
     from psephos.session import Session
 
 app = typer.Typer(help="Voter tokens.", no_args_is_help=True, rich_markup_mode=None)
 
-_TTL = re.compile(r"^([1-9][0-9]{0,7})([smhd])$")
-_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 ALGORITHMS = ("HS256", "RS256", "ES256", "EdDSA")
 
 
@@ -89,10 +88,10 @@ def mint(
 
 def parse_ttl(text: str) -> int:
     """Seconds of `30s`, `15m`, `8h`, `7d`. Raises InputError."""
-    match = _TTL.fullmatch(text)
-    if match is None:
+    found = parse_duration(text)
+    if not found:
         raise InputError(f"--ttl is {text!r}; allowed: a duration such as 30s, 15m, 8h or 7d")
-    return int(match[1]) * _SECONDS[match[2]]
+    return found // timedelta(seconds=1)
 
 
 def read_weight(text: str | None) -> Decimal | None:

@@ -6,12 +6,12 @@ test compares them. They are written out here, so that the plugin needs no Kafka
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from psephos.codec.control import Phase
+from psephos.platform.durations import parse_duration
 from psephos.platform.errors import FAILED, PsephosError
 
 PAUSED, CLOSED, VOID = "paused", "closed", "void"
@@ -19,8 +19,7 @@ VOTING, REASON, RECOUNT = "psephos.dev/voting", "psephos.dev/reason", "psephos.d
 BEFORE_CLOSING = ("", Phase.PENDING.value, Phase.OPEN.value, Phase.PAUSED.value)
 ENDED = (Phase.FINAL.value, Phase.VOID.value)
 FINAL_RUN = "final"
-_DURATION = re.compile(r"([1-9][0-9]{0,5})([smhd])")
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+_LONGEST = timedelta(days=999_999)  # a time so much later can still be written
 
 
 class Refused(PsephosError):
@@ -75,13 +74,13 @@ def extend(session: Mapping[str, Any], until: datetime) -> dict[str, Any]:
 
 def later(session: Mapping[str, Any], by: str) -> datetime:
     """The session's end and a duration such as 90s, 10m, 2h or 1d. Raises Refused."""
-    match = _DURATION.fullmatch(by)
-    if match is None:
+    longer = parse_duration(by)
+    if not longer or longer > _LONGEST:
         raise Refused(f"--by is {by!r}; allowed: a duration such as 90s, 10m, 2h or 1d")
     end = closes_at(session)
     if end is None:
         raise Refused(f"{_name(session)} has no end that could be later: give one with --to")
-    return end + timedelta(**{_UNITS[match[2]]: int(match[1])})
+    return end + longer
 
 
 def moment(text_: str) -> datetime:
