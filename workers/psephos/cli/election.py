@@ -10,11 +10,12 @@ from typing import NamedTuple
 from psephos.cli.errors import InputError
 from psephos.cli.inputs import read_session
 from psephos.cli.local import stay, tell_addresses
+from psephos.cli.output import encode_result
 from psephos.dev.ballots import BallotsError
 from psephos.dev.display import Display
 from psephos.dev.folder import temporary_folder
 from psephos.dev.published import Published, read_published
-from psephos.dev.report import encode_result, result_text
+from psephos.dev.report import result_text
 from psephos.dev.run import ElectionFailed, Inputs, Played, RunOptions, play, read_inputs
 from psephos.dev.stack import Stack
 from psephos.platform.errors import FAILED

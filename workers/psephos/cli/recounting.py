@@ -2,7 +2,7 @@
 
 import typer
 
-from psephos.dev.report import encode_result
+from psephos.cli.output import encode_result
 from psephos.recount.report import RecountReport
 
 _SHOWN = 20

@@ -3,13 +3,10 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import msgspec
-
 from psephos.dev.bars import ranking, shown
 from psephos.dev.published import Published
 from psephos.dev.voters import Cast
 
-_encoder = msgspec.json.Encoder(decimal_format="number")
 _COLUMN = 12
 _LABEL = 36
 
@@ -35,11 +32,6 @@ def result_json(document: Mapping[str, Any], cast: Cast) -> dict[str, Any]:
             ],
         },
     }
-
-
-def encode_result(result: Mapping[str, Any]) -> str:
-    """One line of JSON."""
-    return _encoder.encode(result).decode()
 
 
 def result_text(result: Mapping[str, Any], labels: Mapping[str, str], published: Published | None) -> str:
