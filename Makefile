@@ -92,7 +92,7 @@ fmt: stack ## format and sort imports
 
 .PHONY: docs
 docs: stack ## write docs/api.md anew, from the code
-	$(RUN) python -m psephos.dev.api_docs
+	$(RUN) python -m psephos_lab.api_docs
 
 .PHONY: manifests
 manifests: setup ## write the CRD and the plain manifests anew, from the model and the chart

@@ -18,7 +18,7 @@ from bench.ingest import confined, own_core
 from bench.polls import CREDENTIAL, Poll, Role
 from bench.processes import cost
 from bench.running import Figures, Size, in_turn, median, rest_of, servers
-from psephos.dev.ports import LOOPBACK
+from psephos_lab.ports import LOOPBACK
 
 VOTES: dict[Size, int] = {"smoke": 5_000, "quick": 200_000, "full": 500_000}
 ROUNDS: dict[Size, int] = {"smoke": 1, "quick": 2, "full": 4}

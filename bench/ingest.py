@@ -21,8 +21,8 @@ from bench import openloop, plots, wrk
 from bench.polls import BODY, Poll, running, vote_request, wait_until_answers
 from bench.processes import cost
 from bench.running import Figures, Size, in_turn, median, rest_of, servers
-from psephos.dev.ports import free_port
 from psephos.platform.child_process import ChildProcess
+from psephos_lab.ports import free_port
 
 TOKENS: dict[Size, int] = {"smoke": 2_000, "quick": 200_000, "full": 200_000}
 ROUNDS: dict[Size, int] = {"smoke": 1, "quick": 2, "full": 5}

@@ -18,13 +18,13 @@ from bench.processes import Watch, cost
 from bench.running import Figures, Size, say, servers, shown
 from bench.tally import follow, ours, wait_until_left
 from bench.votes import Session
-from psephos.codec.blocks import decode_block
-from psephos.dev.ports import free_port
-from psephos.ledger import Ledger
-from psephos.ledger.ledger import dynamodb_client
-from psephos.log import tally_group
+from psephos.adapters.dynamodb import Ledger
+from psephos.adapters.dynamodb.ledger import dynamodb_client
+from psephos.adapters.kafka import tally_group
+from psephos.formats.blocks import decode_block
 from psephos.platform.child_process import ChildProcess
 from psephos.platform.settings import Settings, load_settings
+from psephos_lab.ports import free_port
 
 VOTES: dict[Size, Sequence[int]] = {
     "smoke": (10_000, 20_000),
@@ -80,7 +80,7 @@ def _rebuild(session: Session, environ: dict[str, str]) -> Figures:
         log = Path(folder) / "rebuild.log"
         told = {**environ, "PSEPHOS_DATA_DIR": folder, "PSEPHOS_ADMIN_PORT": str(free_port())}
         wait_until_left(session, tally_group(session.settings.session_uid))
-        child = ChildProcess("rebuild", (sys.executable, "-m", "psephos.tally"), log, told)
+        child = ChildProcess("rebuild", (sys.executable, "-m", "psephos.roles.tally"), log, told)
         child.start()
         assert child.pid is not None
         try:
@@ -102,7 +102,7 @@ def _rebuild(session: Session, environ: dict[str, str]) -> Figures:
 
 def _recount(session: Session, environ: dict[str, str]) -> Figures:
     with tempfile.TemporaryDirectory(prefix="psephos-bench-") as folder:
-        command = (sys.executable, "-m", "psephos.recount", "--audit")
+        command = (sys.executable, "-m", "psephos.roles.recount", "--audit")
         child = ChildProcess(
             "recount", command, Path(folder) / "recount.log", {**environ, "PSEPHOS_DATA_DIR": folder}
         )

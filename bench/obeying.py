@@ -19,12 +19,12 @@ from typing import Any, NamedTuple
 
 from bench import plots
 from bench.running import Figures, Size, say
-from psephos.dev.ports import LOOPBACK, free_port
-from psephos.dev.stack import Stack
-from psephos.lifecycle import OrderBook, Wishes
+from psephos.control import OrderBook, Wishes
+from psephos.domain.session import parse_session
 from psephos.platform.child_process import ChildProcess
 from psephos.platform.clock import now_ms
-from psephos.session import parse_session
+from psephos_lab.ports import LOOPBACK, free_port
+from psephos_lab.stack import Stack
 
 SESSION = b"""
 apiVersion: psephos.dev/v1alpha1

@@ -13,7 +13,7 @@ from contextlib import suppress
 from time import perf_counter
 from typing import NamedTuple
 
-from psephos.dev.ports import LOOPBACK
+from psephos_lab.ports import LOOPBACK
 
 CONNECTIONS = 256
 _TICK_S = 0.001

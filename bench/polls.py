@@ -11,14 +11,14 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from psephos.dev.ports import LOOPBACK, free_port
-from psephos.dev.servers import Backends
-from psephos.dev.tokens import HS256_KEY_BYTES, TokenTemplate, signer
-from psephos.lifecycle import make_keys, prepare, read_keys
-from psephos.log import LogAdmin
+from psephos.adapters.kafka import LogAdmin
+from psephos.client.tokens import HS256_KEY_BYTES, TokenTemplate, signer
+from psephos.control import make_keys, prepare, read_keys
+from psephos.domain.session import parse_session
 from psephos.platform.child_process import ChildProcess
 from psephos.platform.settings import load_settings
-from psephos.session import parse_session
+from psephos_lab.ports import LOOPBACK, free_port
+from psephos_lab.servers import Backends
 
 READY_S = 180.0  # on a machine that has other things to do
 CREDENTIAL = "gateway-credential-0123456789"
@@ -96,7 +96,7 @@ class Poll:
         own = {f"{name}_port": port} if name in ("ingest", "gateway") else {}
         child = ChildProcess(
             name,
-            (sys.executable, "-m", f"psephos.{name}"),
+            (sys.executable, "-m", f"psephos.roles.{name}"),
             self.folder / f"{name}.log",
             {
                 **self.environ,

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bench.processes import wait_until_quiet
-from psephos.dev.servers import Backends
+from psephos_lab.servers import Backends
 
 Size = Literal["smoke", "quick", "full"]
 Figures = dict[str, Any]

@@ -25,7 +25,7 @@ from bench import openloop, plots
 from bench.polls import Poll, vote_request
 from bench.processes import cost
 from bench.running import Figures, Size, in_turn, median, rest_of, say, servers
-from psephos.dev.ports import LOOPBACK
+from psephos_lab.ports import LOOPBACK
 
 PROBED = 20  # options; each gets a probe a second
 PROBES_PER_SECOND = 20

@@ -25,10 +25,10 @@ from bench import openloop, plots
 from bench.polls import Poll, running, vote_request, wait_until_answers
 from bench.processes import NO_MEMORY, Cost, Memory, cost, memory, memory_of, name_of, threads_of, tree
 from bench.running import Figures, Size, say, servers, shown
-from psephos.dev.ports import free_port
-from psephos.dev.servers import Backends
 from psephos.platform.child_process import ChildProcess
-from psephos.serve import admin_ports
+from psephos.roles.serve import admin_ports
+from psephos_lab.ports import free_port
+from psephos_lab.servers import Backends
 
 NUMBERS: dict[Size, Sequence[int]] = {"smoke": (1, 2), "quick": (1, 5), "full": (1, 10, 50)}
 SECONDS: dict[Size, float] = {"smoke": 2.0, "quick": 10.0, "full": 20.0}

@@ -27,10 +27,10 @@ from bench.polls import answers
 from bench.processes import NOTHING, Watch, cost
 from bench.running import Figures, Progress, Size, in_turn, median, rest_of, say, servers
 from bench.votes import Session
-from psephos.dev.ports import free_port
-from psephos.dev.servers import Backends
-from psephos.log import client_config, tally_group
+from psephos.adapters.kafka import client_config, tally_group
 from psephos.platform.child_process import ChildProcess
+from psephos_lab.ports import free_port
+from psephos_lab.servers import Backends
 
 #: Votes, and in how many rounds they are counted.
 RUNS: dict[Size, Sequence[tuple[int, int]]] = {
@@ -99,7 +99,7 @@ def _measure(session: Session, prepare: Callable[[Path], Run]) -> Figures:
 def ours(session: Session, folder: Path, *, workers: int = 1, environ: dict[str, str] | None = None) -> Run:
     """So many tally workers on an empty ledger."""
     given = {**(environ or session.fresh_ledger()), "PSEPHOS_DATA_DIR": str(folder)}
-    command = (sys.executable, "-m", "psephos.tally")
+    command = (sys.executable, "-m", "psephos.roles.tally")
     environs = [
         {**given, "PSEPHOS_WORKER": str(number), "PSEPHOS_ADMIN_PORT": str(free_port())}
         for number in range(workers)

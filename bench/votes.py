@@ -11,13 +11,13 @@ import yaml
 from confluent_kafka import Producer
 
 from bench.running import Progress
-from psephos.codec.votes import VOTER_BYTES, WEIGHT_ONE, encode_vote, partition_of
-from psephos.dev.servers import Backends
-from psephos.lifecycle import make_keys, prepare, read_keys
-from psephos.log import LogAdmin, client_config, votes_topic
+from psephos.adapters.kafka import LogAdmin, client_config, votes_topic
+from psephos.control import make_keys, prepare, read_keys
+from psephos.domain.session import parse_session
+from psephos.formats.votes import VOTER_BYTES, WEIGHT_ONE, encode_vote, partition_of
 from psephos.platform.clock import now_ms
 from psephos.platform.settings import load_settings
-from psephos.session import parse_session
+from psephos_lab.servers import Backends
 
 OPTIONS = 10
 DUPLICATES = 0.1  # of the records: votes of voters who have voted

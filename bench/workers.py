@@ -9,7 +9,7 @@ from bench import plots
 from bench.running import Figures, Size, in_turn, median, rest_of, say, servers
 from bench.tally import follow, ours
 from bench.votes import Session
-from psephos.dev.servers import Backends
+from psephos_lab.servers import Backends
 
 VOTES: dict[Size, int] = {"smoke": 20_000, "quick": 300_000, "full": 3_000_000}
 ROUNDS: dict[Size, int] = {"smoke": 1, "quick": 1, "full": 3}

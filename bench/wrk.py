@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from psephos.dev.ports import LOOPBACK
+from psephos_lab.ports import LOOPBACK
 
 CONNECTIONS = 512  # ingest answers after 15 ms, so 256 clients who wait ask for no more than 17,000 a second
 _SCRIPT = Path(__file__).with_name("wrk.lua")

@@ -11,9 +11,9 @@ import yaml
 from e2e.kube import ROOT, kubectl
 from e2e.outside import Vote
 from e2e.sessions import Session
-from psephos.dev.ballots import read_ballots
-from psephos.rules import BallotRules
-from psephos.session import parse_session
+from psephos.domain.ballots import BallotRules
+from psephos.domain.session import parse_session
+from psephos_lab.ballots import read_ballots
 
 EXAMPLE = ROOT / "manifests" / "examples" / "burlington-2009-irv"
 NAME = "burlington-2009-irv"

@@ -23,7 +23,7 @@ from tests.waiting import wait_until
 
 from e2e.certificates import Authority
 from e2e.sessions import Session
-from psephos.codec.receipts import parse_receipt
+from psephos.formats.receipts import parse_receipt
 
 PAUSES_S = (0.1, 0.6)
 TIMEOUT = aiohttp.ClientTimeout(total=8, connect=3)

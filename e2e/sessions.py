@@ -13,7 +13,7 @@ from tests.waiting import wait_until
 from e2e.certificates import Authority
 from e2e.deploy import DOMAIN, HTTP_PORT, HTTPS_PORT, TLS_SECRET, restricted
 from e2e.kube import apply, get, items, kubectl
-from psephos.dev.tokens import Signer, TokenTemplate, signer
+from psephos.client.tokens import Signer, TokenTemplate, signer
 
 TOKEN_KEY = b"a key that only this suite's voters know"
 ISSUER = "https://id.example"

@@ -27,7 +27,7 @@ from e2e.outside import Traffic, Viewer, post, wait_published
 from e2e.outside import get as ask
 from e2e.report import Report
 from e2e.sessions import NOTICE_S, Session, in_seconds, patiently
-from psephos.dev.published import read_published
+from psephos_lab.published import read_published
 
 PICTURE = ROOT / "docs" / "images" / "results-through-the-ingress.png"
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Writes all YAML that is derived from something else, so that it can't differ: the definition of VotingSession (from
-# psephos/session.py) here and in the chart, and the plain manifests (from the chart). With a folder as argument it
+# psephos/domain/session.py) here and in the chart, and the plain manifests (from the chart). With a folder as argument it
 # writes there instead; a test compares that with what is committed.
 set -euo pipefail
 cd "$(dirname "$0")/.."

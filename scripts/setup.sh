@@ -81,7 +81,7 @@ install_uv() {
 fingerprint() {
     {
         cat scripts/setup.sh scripts/packages.sh pyproject.toml uv.lock
-        find workers/psephos/dev/jars -type f -print0 | LC_ALL=C sort -z | xargs -0 cat
+        find workers/psephos_lab/jars -type f -print0 | LC_ALL=C sort -z | xargs -0 cat
     } | sha256sum | cut -c1-16
 }
 
@@ -103,8 +103,8 @@ if [ ! -e "$stamp" ] || [ ! -d "$(cat "$stamp")" ]; then
     say "installing the Python environment"
     uv sync --frozen --all-extras --quiet
     # A name in the stamp, so that a cache that was emptied is filled again.
-    jars="$(.venv/bin/python -m psephos.dev.java)"
-    .venv/bin/python -m psephos.dev.class_archives
+    jars="$(.venv/bin/python -m psephos_lab.java)"
+    .venv/bin/python -m psephos_lab.class_archives
     rm -f .venv/setup-*
     printf '%s\n' "$jars" > "$stamp"
     say "done"

@@ -14,8 +14,8 @@ from hypothesis import settings
 from tests import guards, roles, scheduling, servers
 from tests.faults import report
 
-from psephos.dev.servers import Backends
-from psephos.log import admin_process
+from psephos.adapters.kafka import admin_process
+from psephos_lab.servers import Backends
 
 LAST_LINES = 80  # of the log of a role
 

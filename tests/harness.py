@@ -14,17 +14,17 @@ from confluent_kafka import Producer
 from tests.roles import program
 from tests.waiting import PATIENCE_S, wait_until
 
-from psephos.codec.blocks import Block, block_hash, decode_block
-from psephos.codec.control import Control, Phase
-from psephos.codec.receipts import receipt_key
-from psephos.codec.votes import VOTER_BYTES, encode_vote, partition_of, voter_key
-from psephos.dev.ports import free_port
-from psephos.dev.servers import Backends
-from psephos.genesis import Genesis, encode_genesis, key_fingerprint, lot_commitment
-from psephos.ledger import Ledger
-from psephos.log import LogAdmin, client_config, votes_topic, write_control
+from psephos.adapters.dynamodb import Ledger
+from psephos.adapters.kafka import LogAdmin, client_config, votes_topic, write_control
+from psephos.domain.genesis import Genesis, encode_genesis, key_fingerprint, lot_commitment
+from psephos.domain.session import Session, parse_session, rules_hash
+from psephos.formats.blocks import Block, block_hash, decode_block
+from psephos.formats.control import Control, Phase
+from psephos.formats.receipts import receipt_key
+from psephos.formats.votes import VOTER_BYTES, encode_vote, partition_of, voter_key
 from psephos.platform.settings import Settings, load_settings
-from psephos.session import Session, parse_session, rules_hash
+from psephos_lab.ports import free_port
+from psephos_lab.servers import Backends
 
 KEY = b"k" * 32
 TOKEN_KEY = b"t" * 32
@@ -196,7 +196,7 @@ class Role:
             "PYTHONFAULTHANDLER": "1",  # `explain` asks for stacks
             **environ,
         }
-        self.process = program(f"{role}-{ordinal}", f"psephos.{role}", self.log, env, wrapper=wrapper)
+        self.process = program(f"{role}-{ordinal}", f"psephos.roles.{role}", self.log, env, wrapper=wrapper)
         self.process.start()
 
     def metrics(self) -> dict[str, float]:

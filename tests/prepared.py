@@ -11,17 +11,17 @@ import yaml
 from confluent_kafka import Producer
 from tests.reference import Record, build
 
-from psephos.codec.blocks import Block, encode_block
-from psephos.codec.control import Phase
-from psephos.codec.votes import VOTER_BYTES, encode_vote, nonce_of, partition_of, voter_key
-from psephos.dev.servers import Backends
-from psephos.ledger import Ledger
-from psephos.ledger.ledger import dynamodb_client
-from psephos.lifecycle import close, make_keys, prepare, read_keys, set_phase
-from psephos.lifecycle.closing import announce, fix_closing, seal, wait_for_grace
-from psephos.log import LogAdmin, client_config, read_records, votes_topic
+from psephos.adapters.dynamodb import Ledger
+from psephos.adapters.dynamodb.ledger import dynamodb_client
+from psephos.adapters.kafka import LogAdmin, client_config, read_records, votes_topic
+from psephos.control import close, make_keys, prepare, read_keys, set_phase
+from psephos.control.closing import announce, fix_closing, seal, wait_for_grace
+from psephos.domain.session import parse_session
+from psephos.formats.blocks import Block, encode_block
+from psephos.formats.control import Phase
+from psephos.formats.votes import VOTER_BYTES, encode_vote, nonce_of, partition_of, voter_key
 from psephos.platform.settings import load_settings
-from psephos.session import parse_session
+from psephos_lab.servers import Backends
 
 PARTITIONS = 2
 LONG_AGO = "2020-01-01T00:00:00Z"
@@ -170,7 +170,7 @@ class Prepared:
     def recount_process(self, *arguments: str) -> subprocess.CompletedProcess[bytes]:
         """`psephos recount` as a process of its own."""
         return subprocess.run(
-            [sys.executable, "-m", "psephos.recount", *arguments],
+            [sys.executable, "-m", "psephos.roles.recount", *arguments],
             env={**os.environ, **self.environ},
             capture_output=True,
             timeout=120,

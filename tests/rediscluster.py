@@ -7,8 +7,8 @@ from typing import Self
 import redis
 from tests.waiting import wait_until
 
-from psephos.dev.ports import LOOPBACK, free_port
-from psephos.dev.servers import Redis
+from psephos_lab.ports import LOOPBACK, free_port
+from psephos_lab.servers import Redis
 
 SLOTS = 16_384
 NODE_TIMEOUT_MS = 2_000

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
-from psephos.codec.blocks import (
+from psephos.domain.ballots import MAX_REVOTES, BallotRules, InvalidBallot
+from psephos.domain.session import Session, parse_session
+from psephos.formats.blocks import (
     NOTHING,
     AcceptedVote,
     Block,
@@ -17,8 +19,8 @@ from psephos.codec.blocks import (
     block_hash,
     encode_block,
 )
-from psephos.codec.errors import Malformed
-from psephos.codec.votes import (
+from psephos.formats.errors import Malformed
+from psephos.formats.votes import (
     MARKER_KEY,
     WEIGHT_ONE,
     decode_marker,
@@ -27,8 +29,6 @@ from psephos.codec.votes import (
     partition_of,
     record_digest,
 )
-from psephos.rules import MAX_REVOTES, BallotRules, InvalidBallot
-from psephos.session import Session, parse_session
 
 Record = tuple[bytes | None, bytes | None]
 Stored = tuple[int, bytes]

@@ -8,14 +8,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from psephos.forked import IMPORTED
 from psephos.platform.child_process import Child, ChildProcess
 from psephos.platform.forkserver import ForkedProcess, ForkServer, can_fork
-from psephos.tally.crash import CRASH, STOP
+from psephos.roles.tally.crash import CRASH, STOP
+from psephos.runtime.forked import IMPORTED
 
 _READ_AT_START = {"PYTHONPATH", CRASH, STOP}  # by the interpreter, and by a module when it is imported
 
-_roles = ForkServer([*IMPORTED, "psephos.recount.main"])
+_roles = ForkServer([*IMPORTED, "psephos.roles.recount.main"])
 _operators = ForkServer(["psephos_operator.main"])  # apart: to import a client of Kubernetes takes a second
 
 

@@ -9,8 +9,8 @@ import boto3
 from botocore.config import Config
 from tests.apiserver.binaries import binary
 
-from psephos.dev.ports import LOOPBACK, free_port
-from psephos.dev.servers import Server
+from psephos_lab.ports import LOOPBACK, free_port
+from psephos_lab.servers import Server
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import pytest
 from tests.waiting import READY_S
 
-from psephos.dev.servers import Backends
+from psephos_lab.servers import Backends
 
 INPUT = "psephos servers"
 

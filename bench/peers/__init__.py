@@ -11,9 +11,9 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from psephos.dev.errors import StackError
-from psephos.dev.folder import cache_folder
-from psephos.dev.java import find_java
+from psephos_lab.errors import StackError
+from psephos_lab.folder import cache_folder
+from psephos_lab.java import find_java
 
 _HERE = Path(__file__).parent
 

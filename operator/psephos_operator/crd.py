@@ -1,7 +1,7 @@
 """The CustomResourceDefinition of `VotingSession`, built from the one model, so that they can't differ.
 
 `make manifests` writes the committed file, and what is derived from it.
-What a schema can't say (fields that depend on each other) stays with `psephos.session.validate`.
+What a schema can't say (fields that depend on each other) stays with `psephos.domain.session.validate`.
 """
 
 from __future__ import annotations
@@ -11,14 +11,16 @@ from typing import Any
 
 import yaml
 
-from psephos.codec.control import Phase
-from psephos.session import API_VERSION, KIND, NAME_PATTERN, Spec
-from psephos_operator.fixed import rules
-from psephos_operator.status import CONDITIONS
+from psephos.domain.session import API_VERSION, KIND, NAME_PATTERN, Spec
+from psephos.formats.control import Phase
+from psephos_operator.admission.immutability import rules
+from psephos_operator.reconcile.status import CONDITIONS
 
 GROUP, VERSION = API_VERSION.split("/")
 PLURAL = "votingsessions"
-HEADER = "# Written by `python -m psephos_operator.crd` from psephos/session.py: change the model, not this.\n"
+HEADER = (
+    "# Written by `python -m psephos_operator.crd` from psephos/domain/session.py: change the model, not this.\n"
+)
 
 _FOREIGN = frozenset({"title", "additionalProperties", "anyOf", "$ref"})
 """JSON Schema that a structural schema doesn't need or may not have; see `structural`."""
@@ -90,7 +92,7 @@ def _object() -> dict[str, Any]:
 
 
 def status_schema() -> dict[str, Any]:
-    """What `psephos_operator.status` writes. No figure by option before the result is final."""
+    """What `psephos_operator.reconcile.status` writes. No figure by option before the result is final."""
     whole, text = {"type": "integer", "minimum": 0}, {"type": "string"}
     return _described(
         "What the operator observes.",

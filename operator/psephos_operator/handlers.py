@@ -18,9 +18,9 @@ from psephos.platform.backoff import Backoff, spread
 from psephos.platform.logs import get_logger
 from psephos_operator import metrics
 from psephos_operator.builders.meta import Manifest
-from psephos_operator.cache import Cache
-from psephos_operator.cluster import CONNECT_S, PAGE, WATCH_S, WATCH_SLACK_S, Kube
-from psephos_operator.kinds import SESSION
+from psephos_operator.kube.client import CONNECT_S, PAGE, WATCH_S, WATCH_SLACK_S, Kube
+from psephos_operator.kube.informer import Cache
+from psephos_operator.kube.kinds import SESSION
 from psephos_operator.settings import OperatorSettings
 
 BEAT_S = 0.5

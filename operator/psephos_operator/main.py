@@ -10,12 +10,12 @@ from psephos.platform.program import run_program
 from psephos.platform.settings import SettingsError
 from psephos.platform.signals import StopRequest, stop_requests
 from psephos_operator import metrics
-from psephos_operator.backends import Backends
-from psephos_operator.cluster import Kube
-from psephos_operator.leader import Leadership
-from psephos_operator.loop import Loop
+from psephos_operator.admission.webhook import CertificateStore, Webhook
+from psephos_operator.controller import Loop
+from psephos_operator.kube.client import Kube
+from psephos_operator.kube.leader import Leadership
+from psephos_operator.reconcile.backends import Backends
 from psephos_operator.settings import PREFIX, OperatorSettings, load_operator_settings
-from psephos_operator.webhook import CertificateStore, Webhook
 
 TICK_S = 0.5
 log = get_logger()

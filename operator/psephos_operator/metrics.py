@@ -2,7 +2,7 @@
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from psephos.log import ADMIN_PROCESSES_ENDED
+from psephos.adapters.kafka import ADMIN_PROCESSES_ENDED
 from psephos.platform.registry import role_registry
 
 REGISTRY = role_registry()

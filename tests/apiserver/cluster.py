@@ -23,8 +23,8 @@ from tests.apiserver.binaries import ROOT, binary
 from tests.apiserver.certificates import write_certificates
 from tests.waiting import wait_until
 
-from psephos.dev.ports import LOOPBACK, free_port
 from psephos.platform.child_process import ChildProcess
+from psephos_lab.ports import LOOPBACK, free_port
 
 #: Seconds that etcd and the API server may take on a slow, busy machine; here it is a few.
 START_TIMEOUT = 120.0

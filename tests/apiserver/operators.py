@@ -18,12 +18,12 @@ from tests.apiserver.kubelet import set_complete, set_failed
 from tests.roles import program
 from tests.waiting import READY_S, wait_until
 
-from psephos.codec.votes import encode_vote, partition_of, voter_key
-from psephos.dev.ports import free_port
-from psephos.dev.servers import Backends
-from psephos.ledger import Ledger
-from psephos.log import client_config, tally_group, votes_topic
+from psephos.adapters.dynamodb import Ledger
+from psephos.adapters.kafka import client_config, tally_group, votes_topic
+from psephos.formats.votes import encode_vote, partition_of, voter_key
 from psephos.platform.settings import Settings
+from psephos_lab.ports import free_port
+from psephos_lab.servers import Backends
 from psephos_operator.settings import OperatorSettings, load_operator_settings
 
 SESSION = ("psephos.dev/v1alpha1", "VotingSession")

@@ -13,9 +13,9 @@ from tests.apiserver.api import Manifest, Refused
 from tests.apiserver.cluster import Cluster
 from tests.waiting import wait_until
 
-from psephos_operator.certificates import Bundle, renewed
+from psephos_operator.admission.certificates import Bundle, renewed
+from psephos_operator.admission.webhook import PATH, CertificateStore, Webhook
 from psephos_operator.settings import OperatorSettings, load_operator_settings
-from psephos_operator.webhook import PATH, CertificateStore, Webhook
 
 BAD_CRON = {"schedule": "often"}
 

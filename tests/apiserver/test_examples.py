@@ -9,7 +9,7 @@ import yaml
 from tests.apiserver.binaries import ROOT
 from tests.apiserver.cluster import Cluster, psephos_crd
 
-from psephos.session import parse_session
+from psephos.domain.session import parse_session
 
 EXAMPLES = sorted((ROOT / "manifests" / "examples").glob("*/*.yaml"))
 

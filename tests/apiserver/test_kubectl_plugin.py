@@ -21,7 +21,7 @@ from tests.apiserver.operators import TOKEN_KEY, Vote
 from tests.integration.readside.conftest import ReadSide, running
 from tests.waiting import wait_until
 
-from psephos.dev.servers import Backends
+from psephos_lab.servers import Backends
 
 
 class Done(NamedTuple):

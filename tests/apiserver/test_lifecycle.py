@@ -16,12 +16,12 @@ from tests.apiserver.operators import Operator, Vote, add_token_key, cast, jobs_
 from tests.faults.dynamodb_proxy import DynamoProxy, Fault, Kind
 from tests.waiting import wait_until
 
-from psephos.codec.control import Phase
-from psephos.dev.servers import Backends
-from psephos.lifecycle import Closing, closing_of
-from psephos.log import read_control
-from psephos.results import decode_document, verify_result
-from psephos_operator.life import Do
+from psephos.adapters.kafka import read_control
+from psephos.control import Closing, closing_of
+from psephos.domain.results import decode_document, verify_result
+from psephos.formats.control import Phase
+from psephos_lab.servers import Backends
+from psephos_operator.reconcile.life import Do
 
 TURNS = ("Open", "Closing", "Recounting", "Final")
 

@@ -12,11 +12,11 @@ from tests.apiserver.kubelet import all_available
 from tests.apiserver.operators import Operator, Vote, add_token_key
 from tests.waiting import wait_until
 
-from psephos.codec.control import Phase
-from psephos.dev.servers import Backends
-from psephos.lifecycle import set_phase
-from psephos.log import LogAdmin
-from psephos.projection import frame_name
+from psephos.adapters.kafka import LogAdmin
+from psephos.adapters.redis import frame_name
+from psephos.control import set_phase
+from psephos.formats.control import Phase
+from psephos_lab.servers import Backends
 
 #: Control records that bring a session into a phase, as the protocol would write them.
 STEPS = {

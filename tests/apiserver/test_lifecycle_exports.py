@@ -14,8 +14,8 @@ from tests.apiserver.operators import Operator, Vote, add_token_key, cast, jobs_
 from tests.s3 import KEY_ID, REGION, S3, SECRET
 from tests.waiting import wait_until
 
-from psephos.dev.servers import Backends
-from psephos_operator.reconcile import last_words
+from psephos_lab.servers import Backends
+from psephos_operator.reconcile.reconciler import last_words
 
 
 @pytest.fixture(scope="module")

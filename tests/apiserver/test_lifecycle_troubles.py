@@ -10,9 +10,9 @@ from tests.apiserver.kubelet import all_available, set_failed
 from tests.apiserver.operators import Operator, Vote, add_token_key, cast, jobs_run, tally
 from tests.waiting import wait_until
 
-from psephos.dev.servers import Backends
-from psephos.ledger.ledger import dynamodb_client
-from psephos.log import LogAdmin
+from psephos.adapters.dynamodb.ledger import dynamodb_client
+from psephos.adapters.kafka import LogAdmin
+from psephos_lab.servers import Backends
 
 
 @pytest.fixture

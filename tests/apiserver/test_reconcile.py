@@ -14,10 +14,10 @@ from tests.apiserver.kubelet import all_available
 from tests.apiserver.operators import Operator, Owners, Vote, add_token_key, versions
 from tests.waiting import wait_until
 
-from psephos.codec.control import Phase
-from psephos.dev.servers import Backends
-from psephos.log import read_control
-from psephos.session import Spec
+from psephos.adapters.kafka import read_control
+from psephos.domain.session import Spec
+from psephos.formats.control import Phase
+from psephos_lab.servers import Backends
 
 LARGE = {"votesPerSecond": 20_000, "viewers": 100_000, "partitions": 2}
 

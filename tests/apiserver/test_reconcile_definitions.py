@@ -10,11 +10,11 @@ from tests.apiserver.kubelet import all_available
 from tests.apiserver.operators import Operator, Vote, add_token_key
 from tests.waiting import wait_until
 
-from psephos.dev.servers import Backends
-from psephos_operator import cluster as operator_cluster
-from psephos_operator.cluster import Kube
-from psephos_operator.kinds import CHILDREN, Kind
-from psephos_operator.plan import Api
+from psephos_lab.servers import Backends
+from psephos_operator.builders.plan import Api
+from psephos_operator.kube import client as operator_cluster
+from psephos_operator.kube.client import Kube
+from psephos_operator.kube.kinds import CHILDREN, Kind
 
 DEFINITION = ("apiextensions.k8s.io/v1", "CustomResourceDefinition")
 LARGE = {"votesPerSecond": 20_000, "viewers": 50_000}

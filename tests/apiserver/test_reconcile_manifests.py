@@ -8,7 +8,7 @@ from tests.apiserver.cluster import Cluster
 from tests.unit.operator.sessions import ACCESS, plan, session, settings
 from tests.unit.operator.test_builders import EVERYTHING, LARGE, SASL
 
-from psephos.codec.control import Phase
+from psephos.formats.control import Phase
 from psephos_operator.builders import Access, build
 from psephos_operator.builders.meta import stamped
 

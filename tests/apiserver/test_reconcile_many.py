@@ -11,7 +11,7 @@ from tests.apiserver.kubelet import all_available
 from tests.apiserver.operators import SESSION, Operator, Owners, Vote, add_token_key
 from tests.waiting import wait_until
 
-from psephos.dev.servers import Backends
+from psephos_lab.servers import Backends
 
 SESSIONS = 200
 REST_S = 120

@@ -15,9 +15,9 @@ from tests.unit.operator.sessions import ACCESS, plan, session, settings
 from tests.unit.operator.test_builders import EVERYTHING, LARGE
 from tests.waiting import wait_until
 
-from psephos.codec.control import Phase
-from psephos.dev.servers import Backends
-from psephos.session import parse_session
+from psephos.domain.session import parse_session
+from psephos.formats.control import Phase
+from psephos_lab.servers import Backends
 from psephos_operator.builders import build
 
 LONGEST = "x" * 50  # of a session's name

@@ -9,11 +9,11 @@ from tests.apiserver.operators import Operator, Vote, add_token_key
 from tests.apiserver.rbac import forbidden, granted, used
 from tests.waiting import wait_until
 
-from psephos.dev.servers import Backends
-from psephos_operator.cache import Cache, forget_gone
-from psephos_operator.cleanup import FINALIZER
-from psephos_operator.cluster import Kube
-from psephos_operator.kinds import SESSION
+from psephos_lab.servers import Backends
+from psephos_operator.kube.client import Kube
+from psephos_operator.kube.informer import Cache, forget_gone
+from psephos_operator.kube.kinds import SESSION
+from psephos_operator.reconcile.cleanup import FINALIZER
 
 
 def test_a_session_bears_no_marks_but_ours(

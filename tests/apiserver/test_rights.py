@@ -21,9 +21,9 @@ from tests.apiserver.operators import Operator, Vote, add_token_key, tally
 from tests.apiserver.rbac import forbidden, granted, used
 from tests.waiting import wait_until
 
-from psephos.dev.ports import free_port
-from psephos.dev.servers import Backends
-from psephos.log import LogAdmin
+from psephos.adapters.kafka import LogAdmin
+from psephos_lab.ports import free_port
+from psephos_lab.servers import Backends
 
 #: Credentials that KEDA is told of, and that a broker without SASL never asks for.
 KAFKA_PROPERTIES = "sasl.mechanisms=PLAIN\nsasl.username=psephos\nsasl.password=secret\n"

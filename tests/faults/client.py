@@ -18,8 +18,8 @@ from confluent_kafka import Message, Producer
 from tests.harness import PARTITIONS, Record, Running
 from tests.waiting import PATIENCE_S
 
-from psephos.codec.votes import partition_of, record_digest
-from psephos.log import client_config, votes_topic
+from psephos.adapters.kafka import client_config, votes_topic
+from psephos.formats.votes import partition_of, record_digest
 
 _BATCH = 500
 

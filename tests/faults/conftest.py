@@ -17,8 +17,8 @@ from tests.faults.rows import ROWS
 from tests.harness import PARTITIONS, Running
 from tests.waiting import PATIENCE_S, READY_S, pause_s
 
-from psephos.dev.servers import Backends
-from psephos.recount.job import audit as recount
+from psephos.roles.recount.job import audit as recount
+from psephos_lab.servers import Backends
 
 Seen = Callable[[], Mapping[str, float]]  # what proves that the path ran, asked when all is counted
 _LAST_LINES = 80  # of a role's log, after a failure

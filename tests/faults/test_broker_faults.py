@@ -14,8 +14,8 @@ from tests.faults.conftest import Drill, wait
 from tests.harness import PARTITIONS, Running
 from tests.waiting import READY_S
 
-from psephos.dev.servers import KafkaBroker
-from psephos.log import client_config, tally_group, votes_topic
+from psephos.adapters.kafka import client_config, tally_group, votes_topic
+from psephos_lab.servers import KafkaBroker
 
 ROW = "broker"
 AGAIN_S = 180  # the client gives up a coordinator that is silent after 45 s, and then begins anew

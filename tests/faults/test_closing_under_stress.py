@@ -14,14 +14,14 @@ from tests.faults.slow_link import SlowLink
 from tests.faults.voters import Door
 from tests.harness import PARTITIONS, Running
 
-from psephos.dev.java import Jars
-from psephos.dev.ports import free_port
-from psephos.dev.servers import Backends
-from psephos.lifecycle import close
-from psephos.lifecycle.closing import announce, fix_closing, seal, wait_for_grace
-from psephos.log import mark_closed
+from psephos.adapters.kafka import mark_closed
+from psephos.control import close
+from psephos.control.closing import announce, fix_closing, seal, wait_for_grace
 from psephos.platform.clock import now_ms
-from psephos.recount.job import audit as recount
+from psephos.roles.recount.job import audit as recount
+from psephos_lab.java import Jars
+from psephos_lab.ports import free_port
+from psephos_lab.servers import Backends
 
 CONNECTIONS = 8  # of voters at each process
 SLOW_S = 5.0

@@ -19,10 +19,10 @@ from tests.faults.conftest import Drill, wait
 from tests.faults.fixtures import FOLDER, GENESIS_HASH, PARTITION, SESSION, UID, records_of, rules_of
 from tests.harness import PARTITIONS
 
-from psephos.codec.blocks import MAX_RECORDS, State, block_hash, decode_block, encode_block
+from psephos.formats.blocks import MAX_RECORDS, State, block_hash, decode_block, encode_block
 from psephos.platform.child_process import ChildProcess
-from psephos.tally.decide import Head, Judge
-from psephos.tally.store import Identity, Store
+from psephos.roles.tally.decide import Head, Judge
+from psephos.roles.tally.store import Identity, Store
 
 V1 = FOLDER / "v1"
 

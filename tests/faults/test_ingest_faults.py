@@ -10,8 +10,8 @@ from tests.faults.conftest import Drill, until, wait
 from tests.faults.oracle import ACCEPTED, DUPLICATE, LATE
 from tests.faults.voters import Door
 
-from psephos.lifecycle.closing import announce, fix_closing, seal, wait_for_grace
-from psephos.log import mark_closed
+from psephos.adapters.kafka import mark_closed
+from psephos.control.closing import announce, fix_closing, seal, wait_for_grace
 from psephos.platform.clock import now_ms
 
 CONNECTIONS = 16

@@ -10,8 +10,8 @@ from tests.faults.conftest import Drill, wait
 from tests.harness import PARTITIONS, Role, Running
 from tests.waiting import READY_S
 
-from psephos.dev.servers import Backends
-from psephos.log import client_config, votes_topic
+from psephos.adapters.kafka import client_config, votes_topic
+from psephos_lab.servers import Backends
 
 ROW = "log"
 

@@ -8,7 +8,7 @@ from tests.faults.conftest import Drill
 from tests.faults.oracle import INVALID_BALLOT, MALFORMED
 from tests.harness import PARTITIONS, Record, Running
 
-from psephos.codec.votes import MARKER_KEY, encode_vote, partition_of
+from psephos.formats.votes import MARKER_KEY, encode_vote, partition_of
 
 
 def poison(running: Running, chance: random.Random, number: int) -> Record:

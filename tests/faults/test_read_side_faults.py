@@ -14,8 +14,8 @@ from tests.harness import Role, Running
 from tests.integration.readside.watching import Events, Socket
 from tests.waiting import READY_S
 
-from psephos.dev.ports import free_port
-from psephos.projection import frame_name
+from psephos.adapters.redis import frame_name
+from psephos_lab.ports import free_port
 
 OUT_S = 4.0
 Break = Callable[[Drill], None]

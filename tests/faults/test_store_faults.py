@@ -12,7 +12,7 @@ from tests.faults.client import ballots
 from tests.faults.conftest import Drill, wait
 from tests.harness import Record, Role, Running
 
-from psephos.tally.store import Identity, Store, boot_id
+from psephos.roles.tally.store import Identity, Store, boot_id
 
 ROW = "store"
 WIPED = "store wiped, rebuilding from the ledger"

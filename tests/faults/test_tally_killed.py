@@ -10,8 +10,8 @@ from tests.faults.oracle import aborted_tallies
 from tests.faults.transactions import Another
 from tests.harness import Record, Role
 
-from psephos.tally.crash import CRASH, STEPS
-from psephos.tally.publisher import TRANSACTION_TIMEOUT_MS
+from psephos.roles.tally.crash import CRASH, STEPS
+from psephos.roles.tally.publisher import TRANSACTION_TIMEOUT_MS
 
 ROW = "tally killed"
 BROKER_CHECK_S = 1  # how often the local brokers look for transactions that are over their time

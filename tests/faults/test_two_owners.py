@@ -8,12 +8,12 @@ from tests.faults.oracle import aborted_tallies
 from tests.faults.transactions import committed_offsets
 from tests.harness import PARTITIONS, Role, Running
 
-from psephos.codec.blocks import decode_block
-from psephos.codec.tallies import TallyRecord
-from psephos.log import client_config, votes_topic
+from psephos.adapters.kafka import client_config, votes_topic
+from psephos.formats.blocks import decode_block
+from psephos.formats.tallies import TallyRecord
 from psephos.platform.settings import load_settings
-from psephos.tally.crash import STOP
-from psephos.tally.publisher import Publisher
+from psephos.roles.tally.crash import STOP
+from psephos.roles.tally.publisher import Publisher
 
 ROW = "two owners"
 TAKEN_OVER_S = 120  # the session time-out is 10 s

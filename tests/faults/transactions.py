@@ -4,9 +4,9 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from tests.harness import PARTITIONS, Running
 from tests.waiting import PATIENCE_S
 
-from psephos.codec.blocks import State, decode_block
-from psephos.codec.tallies import TallyRecord, encode_tally, tally_key
-from psephos.log import client_config, consumer_config, tallies_topic
+from psephos.adapters.kafka import client_config, consumer_config, tallies_topic
+from psephos.formats.blocks import State, decode_block
+from psephos.formats.tallies import TallyRecord, encode_tally, tally_key
 
 
 class Another:

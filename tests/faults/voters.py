@@ -14,8 +14,8 @@ from tests.faults.conftest import Drill, journal_of
 from tests.harness import TOKEN_KEY, Role, Running
 from tests.waiting import READY_S
 
-from psephos.dev.ports import free_port
-from psephos.dev.tokens import TokenTemplate, signer
+from psephos.client.tokens import TokenTemplate, signer
+from psephos_lab.ports import free_port
 
 
 class Door:

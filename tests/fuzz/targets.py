@@ -15,7 +15,13 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from tests.reference import build, make_session
 
-from psephos.codec.blocks import (
+from psephos.control import next_due
+from psephos.domain.ballots import BallotRules, InvalidBallot
+from psephos.domain.counting import CountingRules
+from psephos.domain.genesis import Genesis, decode_genesis, encode_genesis
+from psephos.domain.results import decode_document, encode_document, sign_result, verify_result
+from psephos.domain.session import Session, SessionError, parse_session, rules_hash
+from psephos.formats.blocks import (
     NOTHING,
     RecordClass,
     State,
@@ -25,13 +31,13 @@ from psephos.codec.blocks import (
     encode_block,
     encode_state,
 )
-from psephos.codec.columns import pack_big_ints, unpack_big_ints, unpack_ints
-from psephos.codec.control import Control, Phase, decode_control, encode_control
-from psephos.codec.errors import Malformed
-from psephos.codec.frames import Frame, Turnout, decode_frame, encode_frame
-from psephos.codec.receipts import Receipt, ReceiptSigner, ReceiptVerifier, parse_receipt, receipt_key
-from psephos.codec.tallies import TallyRecord, decode_tally, encode_tally
-from psephos.codec.votes import (
+from psephos.formats.columns import pack_big_ints, unpack_big_ints, unpack_ints
+from psephos.formats.control import Control, Phase, decode_control, encode_control
+from psephos.formats.errors import Malformed
+from psephos.formats.frames import Frame, Turnout, decode_frame, encode_frame
+from psephos.formats.receipts import Receipt, ReceiptSigner, ReceiptVerifier, parse_receipt, receipt_key
+from psephos.formats.tallies import TallyRecord, decode_tally, encode_tally
+from psephos.formats.votes import (
     MARKER_KEY,
     decode_marker,
     decode_vote,
@@ -40,26 +46,20 @@ from psephos.codec.votes import (
     partition_of,
     voter_key,
 )
-from psephos.counting import CountingRules
-from psephos.gateway.view import parse_position, readable, view_of
-from psephos.genesis import Genesis, decode_genesis, encode_genesis
 from psephos.http.rate_limit import client_of
-from psephos.ingest.batch import LINE_LIMIT, LineSplitter
-from psephos.ingest.intake import Intake, LineReader, decode_object
-from psephos.ingest.jwks import age_of
-from psephos.ingest.keys import UnusableKey, one_key, parse_jwks
-from psephos.ingest.problems import Problem
-from psephos.ingest.rollfile import MAGIC, RollFile, UnusableRoll, pseudonyms
-from psephos.ingest.tracing import trace_of
-from psephos.ingest.verifier import Electorate, Verifier, Voter
-from psephos.lifecycle import next_due
-from psephos.recount.compare import Chain, LogRecord, compare
-from psephos.recount.examine import Examiner, RecordRules
-from psephos.recount.verdicts import Verdict, decode_verdict, encode_verdict, pattern_chunks, read_patterns
-from psephos.results import decode_document, encode_document, sign_result, verify_result
-from psephos.rules import BallotRules, InvalidBallot
-from psephos.session import Session, SessionError, parse_session, rules_hash
-from psephos.tally.decide import Head, Judge, Rules
+from psephos.roles.gateway.view import parse_position, readable, view_of
+from psephos.roles.ingest.batch import LINE_LIMIT, LineSplitter
+from psephos.roles.ingest.intake import Intake, LineReader, decode_object
+from psephos.roles.ingest.jwks import age_of
+from psephos.roles.ingest.keys import UnusableKey, one_key, parse_jwks
+from psephos.roles.ingest.problems import Problem
+from psephos.roles.ingest.rollfile import MAGIC, RollFile, UnusableRoll, pseudonyms
+from psephos.roles.ingest.tracing import trace_of
+from psephos.roles.ingest.verifier import Electorate, Verifier, Voter
+from psephos.roles.recount.compare import Chain, LogRecord, compare
+from psephos.roles.recount.examine import Examiner, RecordRules
+from psephos.roles.recount.verdicts import Verdict, decode_verdict, encode_verdict, pattern_chunks, read_patterns
+from psephos.roles.tally.decide import Head, Judge, Rules
 
 KEY = b"k" * 32
 PARTITIONS = 2

@@ -13,7 +13,7 @@ from typing import Any
 import lmdb
 from tests.model.processes import Process, point, process
 
-from psephos.tally.store import FolderInUse
+from psephos.roles.tally.store import FolderInUse
 
 _PAGE = 4096
 Tables = dict[bytes, dict[bytes, bytes]]

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from tests.model.processes import Process, listening
 from tests.model.world import UID, World, enter, simulated
 
-from psephos.codec.blocks import decode_block
+from psephos.formats.blocks import decode_block
 
 LIFELINES = ("votes (Kafka)", "worker A", "ledger (DynamoDB)", "worker B", "tallies (Kafka)")
 VOTES, LEDGER, TALLIES = 0, 2, 4

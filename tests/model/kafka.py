@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from tests.model.processes import Clock, Process, notice, point, process
 
-from psephos.codec.tallies import TallyRecord, decode_tally
+from psephos.formats.tallies import TallyRecord, decode_tally
 
 Record = tuple[bytes | None, bytes | None]
 FETCHES = (2, 1, 7, 3, 1, 8)  # records of a partition that one poll after the other hands over

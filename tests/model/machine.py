@@ -9,7 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from tests.model.processes import Process
 from tests.model.world import ORDINALS, REVOTES, Stage, Violation, World, enter
 
-from psephos.tally.crash import STEPS
+from psephos.roles.tally.crash import STEPS
 
 COMING = 80  # points in which a worker mostly comes to the step that it is wanted at
 IDLE = 3  # polls one after the other with nothing between: there is nothing to do

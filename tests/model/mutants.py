@@ -12,16 +12,16 @@ from typing import Any
 
 from tests.model.world import MAX_RECORDS
 
-from psephos.codec.blocks import block_hash, decode_block, encode_block
-from psephos.codec.tallies import TallyRecord
-from psephos.genesis import decode_genesis
-from psephos.ledger import StoredBlock
-from psephos.lifecycle import closing
-from psephos.tally import worker
-from psephos.tally.decide import Head
-from psephos.tally.partition import Batch, Partition, Stage
-from psephos.tally.publisher import Publisher
-from psephos.tally.store import Store, StoreFailed
+from psephos.adapters.dynamodb import StoredBlock
+from psephos.control import closing
+from psephos.domain.genesis import decode_genesis
+from psephos.formats.blocks import block_hash, decode_block, encode_block
+from psephos.formats.tallies import TallyRecord
+from psephos.roles.tally import worker
+from psephos.roles.tally.decide import Head
+from psephos.roles.tally.partition import Batch, Partition, Stage
+from psephos.roles.tally.publisher import Publisher
+from psephos.roles.tally.store import Store, StoreFailed
 
 
 class CommitsTheStoreFirst(Partition):
@@ -210,32 +210,36 @@ def put_over(self: Any, partition: int, base: int, payload: bytes) -> None:
 
 Replacement = dict[str, Any]
 CAUGHT: dict[str, Replacement] = {
-    "store committed before the block": {"psephos.tally.worker.Partition": CommitsTheStoreFirst},
-    "base taken from the store": {"psephos.tally.worker.Partition": TakesItsBaseFromTheStore},
-    "pipelined puts": {"psephos.tally.worker.Worker": PipelinesPuts},
-    "ENOSPC ignored after the put": {"psephos.tally.partition.Store": IgnoresAFullDisk},
-    "fresh group metadata": {"psephos.tally.worker.Worker": PublishesARevokedRoundWithFreshMetadata},
-    "close without sealed end": {"psephos.lifecycle.closing.seal": seal_nothing},
+    "store committed before the block": {"psephos.roles.tally.worker.Partition": CommitsTheStoreFirst},
+    "base taken from the store": {"psephos.roles.tally.worker.Partition": TakesItsBaseFromTheStore},
+    "pipelined puts": {"psephos.roles.tally.worker.Worker": PipelinesPuts},
+    "ENOSPC ignored after the put": {"psephos.roles.tally.partition.Store": IgnoresAFullDisk},
+    "fresh group metadata": {"psephos.roles.tally.worker.Worker": PublishesARevokedRoundWithFreshMetadata},
+    "close without sealed end": {"psephos.control.closing.seal": seal_nothing},
     "adoption without wiping pending state: no rollback": {
-        "psephos.tally.worker.Partition": AdoptsWithoutRollback
+        "psephos.roles.tally.worker.Partition": AdoptsWithoutRollback
     },
     "adoption without wiping pending state: records kept": {
-        "psephos.tally.worker.Partition": AdoptsWithoutDroppingRecords
+        "psephos.roles.tally.worker.Partition": AdoptsWithoutDroppingRecords
     },
     "decisions between a failed store and its recovery": {
-        "psephos.tally.worker.Partition": DecidesOnAfterItsStoreFailed
+        "psephos.roles.tally.worker.Partition": DecidesOnAfterItsStoreFailed
     },
-    "store trusted after a power loss": {"psephos.tally.partition.Store": TrustsAStoreAfterAPowerLoss},
-    "store changed before its disk knows that it is in use": {"psephos.tally.partition.Store": OpensWithoutSync},
-    "two processes in one folder": {"psephos.tally.worker.claim": ClaimsNothing},
-    "a producer kept that can't end its transaction": {"psephos.tally.worker.Publisher": KeepsItsProducer},
+    "store trusted after a power loss": {"psephos.roles.tally.partition.Store": TrustsAStoreAfterAPowerLoss},
+    "store changed before its disk knows that it is in use": {
+        "psephos.roles.tally.partition.Store": OpensWithoutSync
+    },
+    "two processes in one folder": {"psephos.roles.tally.worker.claim": ClaimsNothing},
+    "a producer kept that can't end its transaction": {"psephos.roles.tally.worker.Publisher": KeepsItsProducer},
     "202 behind half of the grace time": {"tests.model.world.World.may_confirm": lambda _world: True},
-    "put without a condition": {"psephos.ledger.Ledger.put_block": put_over},
+    "put without a condition": {"psephos.adapters.dynamodb.Ledger.put_block": put_over},
 }
 HARMLESS: dict[str, Replacement] = {
     "fresh group metadata, revoked rounds discarded": {
-        "psephos.tally.worker.Worker": AsksForGroupMetadataWhenItPublishes
+        "psephos.roles.tally.worker.Worker": AsksForGroupMetadataWhenItPublishes
     },
-    "a late commit aborted, and the producer given up": {"psephos.tally.worker.Publisher": AbortsALateCommit},
-    "a revoked round published, its own metadata": {"psephos.tally.worker.Worker": PublishesWhatWasRevoked},
+    "a late commit aborted, and the producer given up": {
+        "psephos.roles.tally.worker.Publisher": AbortsALateCommit
+    },
+    "a revoked round published, its own metadata": {"psephos.roles.tally.worker.Worker": PublishesWhatWasRevoked},
 }

@@ -1,8 +1,8 @@
 """One history's world: real tally workers and the real closing protocol on simulated servers, and the oracle.
 
-What runs is psephos.tally (worker, partition, decide, store, publisher), psephos.ledger and the sealing half of
-psephos.lifecycle.closing, as they are. Simulated are the libraries below them: the Kafka client, boto3's client,
-LMDB, threads and the clock.
+What runs is psephos.roles.tally (worker, partition, decide, store, publisher), psephos.adapters.dynamodb and the
+sealing half of psephos.control.closing, as they are. Simulated are the libraries below them: the Kafka client,
+boto3's client, LMDB, threads and the clock.
 """
 
 import contextlib
@@ -21,8 +21,13 @@ from tests.model.dynamodb import Table
 from tests.model.kafka import Cluster, Published, Record
 from tests.model.processes import Clock, Process, point
 
-from psephos.codec.blocks import NOTHING, Block, RecordClass, State, block_hash, decode_block
-from psephos.codec.votes import (
+from psephos.adapters.dynamodb import Ledger
+from psephos.adapters.kafka import LogUnavailable
+from psephos.control import closing
+from psephos.domain.genesis import Genesis, encode_genesis
+from psephos.domain.session import Session, parse_session, rules_hash
+from psephos.formats.blocks import NOTHING, Block, RecordClass, State, block_hash, decode_block
+from psephos.formats.votes import (
     MARKER_KEY,
     NONCE_BYTES,
     decode_vote,
@@ -31,18 +36,13 @@ from psephos.codec.votes import (
     partition_of,
     voter_key,
 )
-from psephos.genesis import Genesis, encode_genesis
-from psephos.ledger import Ledger
-from psephos.lifecycle import closing
-from psephos.log import LogUnavailable
 from psephos.platform.health import Health
-from psephos.recount.compare import Chain, LogRecord, compare
-from psephos.recount.examine import RecordRules
-from psephos.session import Session, parse_session, rules_hash
-from psephos.startup import Context
-from psephos.tally import decide, partition, publisher, store, worker
-from psephos.tally.publisher import Fenced
-from psephos.tally.store import FORMAT, Meta
+from psephos.roles.recount.compare import Chain, LogRecord, compare
+from psephos.roles.recount.examine import RecordRules
+from psephos.roles.tally import decide, partition, publisher, store, worker
+from psephos.roles.tally.publisher import Fenced
+from psephos.roles.tally.store import FORMAT, Meta
+from psephos.runtime.bootstrap import Context
 
 UID = "model"
 PARTITIONS = 2

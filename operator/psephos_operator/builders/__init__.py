@@ -6,8 +6,8 @@ the Secrets of `builders.secrets` that are made once and never again.
 
 from psephos_operator.builders import config, jobs, monitoring, network, scaling, secrets, storage, workloads
 from psephos_operator.builders.meta import Manifest
+from psephos_operator.builders.plan import Plan
 from psephos_operator.builders.secrets import Access
-from psephos_operator.plan import Plan
 
 __all__ = ["Access", "Manifest", "build"]
 

@@ -4,9 +4,9 @@ from typing import Any
 
 import yaml
 
-from psephos.session import rules_document
+from psephos.domain.session import rules_document
 from psephos_operator.builders.meta import Manifest, child, digest
-from psephos_operator.plan import Plan
+from psephos_operator.builders.plan import Plan
 
 KEY = "session.yaml"
 _TOLD_OTHERWISE = ("opensAt", "closesAt", "capacity", "recount", "deletionPolicy")

@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from psephos.codec.control import Phase
-from psephos.sizing import Pods
+from psephos.domain.sizing import Pods
+from psephos.formats.control import Phase
 from psephos_operator.builders.meta import Manifest, child
+from psephos_operator.builders.plan import Plan
 from psephos_operator.builders.pods import Role, job_template
 from psephos_operator.builders.secrets import Access
-from psephos_operator.plan import Plan
 
 INDEX = "metadata.annotations['batch.kubernetes.io/job-completion-index']"
 SEALING_SIZE = Pods(1, 1, 500, 1_024)

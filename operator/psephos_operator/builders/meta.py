@@ -4,8 +4,8 @@ import hashlib
 import json
 from typing import Any
 
-from psephos.session import API_VERSION, KIND
-from psephos_operator.plan import Plan
+from psephos.domain.session import API_VERSION, KIND
+from psephos_operator.builders.plan import Plan
 
 Manifest = dict[str, Any]
 

@@ -1,8 +1,8 @@
 """PodMonitors, where the Prometheus operator is. Pure."""
 
 from psephos_operator.builders.meta import SESSION_LABEL, Manifest, child
+from psephos_operator.builders.plan import Api, Plan
 from psephos_operator.builders.workloads import roles
-from psephos_operator.plan import Api, Plan
 
 INTERVAL = "15s"
 

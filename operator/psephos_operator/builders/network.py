@@ -11,9 +11,9 @@ from psephos_operator.builders.meta import (
     child,
     selector,
 )
+from psephos_operator.builders.plan import Plan
 from psephos_operator.builders.pods import ADMIN_PORT, GATEWAY_PORT, INGEST_PORT
 from psephos_operator.builders.workloads import roles
-from psephos_operator.plan import Plan
 
 PORT = 80
 VOTE_PATHS = ("votes", "votes:batch", "tokens")

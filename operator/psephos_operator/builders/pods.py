@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from psephos.sizing import VIEWERS_PER_GATEWAY, Pods
+from psephos.domain.sizing import VIEWERS_PER_GATEWAY, Pods
 from psephos_operator.builders import config, secrets
 from psephos_operator.builders.meta import digest, labels, selector
+from psephos_operator.builders.plan import Plan
 from psephos_operator.builders.secrets import Access
-from psephos_operator.plan import Plan
 
 INGEST_PORT, GATEWAY_PORT, ADMIN_PORT = 8080, 8081, 9090
 SETTINGS_DIR = "/etc/psephos"

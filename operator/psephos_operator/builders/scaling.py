@@ -6,13 +6,13 @@ quick enough for it.
 
 from typing import Any
 
-from psephos.log import tally_group, votes_topic
-from psephos.sizing import VIEWERS_PER_GATEWAY, Pods
+from psephos.adapters.kafka import tally_group, votes_topic
+from psephos.domain.sizing import VIEWERS_PER_GATEWAY, Pods
 from psephos_operator.builders import secrets
 from psephos_operator.builders.meta import Manifest, child
+from psephos_operator.builders.plan import Api, Plan
 from psephos_operator.builders.secrets import Access
 from psephos_operator.builders.workloads import autoscaled, roles
-from psephos_operator.plan import Api, Plan
 
 CPU_PERCENT = 60
 LAG_RECORDS = 50_000  # of a worker: less than a second of its work

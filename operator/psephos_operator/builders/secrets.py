@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from psephos_operator.builders.meta import Manifest, child, labels
-from psephos_operator.plan import Plan
+from psephos_operator.builders.plan import Plan
 
 SESSION_KEY, SIGNING_KEY, LOT_SEED, REDIS_PASSWORD = "session-key", "signing-key", "lot-seed", "password"
 KAFKA_PROPERTIES, REDIS_URL, REDIS_CA = "kafka.properties", "redis-url", "redis-ca.crt"

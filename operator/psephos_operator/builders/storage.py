@@ -1,11 +1,12 @@
 """Topics as KafkaTopic resources, where Strimzi keeps the cluster's topics. Pure.
 
-Elsewhere the operator makes them by Kafka's own admin protocol, with the same settings: `psephos.log.topics`.
+Elsewhere the operator makes them by Kafka's own admin protocol, with the same settings:
+`psephos.adapters.kafka.topics`.
 """
 
-from psephos.log.topics import session_topics
+from psephos.adapters.kafka.topics import session_topics
 from psephos_operator.builders.meta import Manifest, labels
-from psephos_operator.plan import Api, Plan
+from psephos_operator.builders.plan import Api, Plan
 
 RETAINED = "strimzi.io/managed"
 

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from psephos.sizing import STORE_GIB
+from psephos.domain.sizing import STORE_GIB
 from psephos_operator.builders.meta import RESULTS_LABEL, VOTES_LABEL, Manifest, child, selector
+from psephos_operator.builders.plan import Api, Plan
 from psephos_operator.builders.pods import ADMIN_PORT, DATA, GATEWAY_PORT, INGEST_PORT, Role, template
 from psephos_operator.builders.secrets import Access
-from psephos_operator.plan import Api, Plan
 
 _ADMIN = ("admin", ADMIN_PORT)
 

@@ -13,7 +13,7 @@ from tests.integration.readside.conftest import fetch, running
 from tests.integration.readside.watching import Events, Socket
 from tests.integration.voting.conftest import BALLOTS, Voting
 
-from psephos.dev.servers import Backends
+from psephos_lab.servers import Backends
 
 HOOKS = Path(__file__).with_name("hooks.py")
 CREDENTIAL = "gateway-credential-0123456789"

@@ -10,11 +10,16 @@ from confluent_kafka import KafkaError, Producer
 from tests.prepared import PARTITIONS, Prepared
 from tests.waiting import PATIENCE_S, wait_until
 
-import psephos.lifecycle.closing
-from psephos.codec.control import Control, Phase
-from psephos.codec.votes import MARKER_KEY, decode_marker
-from psephos.dev.servers import Backends
-from psephos.lifecycle import (
+import psephos.control.closing
+from psephos.adapters.kafka import (
+    LogAdmin,
+    client_config,
+    mark_closed,
+    read_control,
+    refusing_partitions,
+    votes_topic,
+)
+from psephos.control import (
     Conductor,
     Drained,
     LifecycleError,
@@ -26,7 +31,7 @@ from psephos.lifecycle import (
     extend,
     set_phase,
 )
-from psephos.lifecycle.closing import (
+from psephos.control.closing import (
     Closing,
     announce,
     fix_closing,
@@ -34,9 +39,11 @@ from psephos.lifecycle.closing import (
     sealed_ends,
     wait_for_grace,
 )
-from psephos.lifecycle.orders import NOTICE_MS
-from psephos.log import LogAdmin, client_config, mark_closed, read_control, refusing_partitions, votes_topic
+from psephos.control.orders import NOTICE_MS
+from psephos.formats.control import Control, Phase
+from psephos.formats.votes import MARKER_KEY, decode_marker
 from psephos.platform.clock import now_ms
+from psephos_lab.servers import Backends
 
 Unique = Callable[[str], str]
 
@@ -241,7 +248,7 @@ def test_an_end_that_a_leader_of_before_tells_is_not_believed(
             told.append([end // 2 for end in ends] if len(told) < 2 else ends)
             return told[-1]
 
-    monkeypatch.setattr(psephos.lifecycle.closing, "LogAdmin", Stood)
+    monkeypatch.setattr(psephos.control.closing, "LogAdmin", Stood)
     ends = over.seal()
     assert len(told) == 3
     assert ends == over.ends()

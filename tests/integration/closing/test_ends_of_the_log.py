@@ -8,7 +8,7 @@ from confluent_kafka.admin import AdminClient
 from tests.harness import PARTITIONS, Running
 from tests.servers import Servers
 
-from psephos.log import client_config, votes_topic
+from psephos.adapters.kafka import client_config, votes_topic
 
 
 def test_starts_and_ends_are_the_logs_own_also_of_what_is_not_committed_and_what_was_deleted(

@@ -8,12 +8,12 @@ import pytest
 from tests.prepared import PARTITIONS, Prepared
 from tests.waiting import wait_until
 
-from psephos.codec.control import Phase
-from psephos.dev.servers import Backends
-from psephos.genesis import GenesisMismatch, decode_genesis
-from psephos.lifecycle import Conductor, LifecycleError, make_keys, prepare, read_keys, set_phase
-from psephos.log import LogAdmin, broker_time_ms, read_control, votes_topic
+from psephos.adapters.kafka import LogAdmin, broker_time_ms, read_control, votes_topic
+from psephos.control import Conductor, LifecycleError, make_keys, prepare, read_keys, set_phase
+from psephos.domain.genesis import GenesisMismatch, decode_genesis
+from psephos.formats.control import Phase
 from psephos.platform.settings import SettingsError, load_settings
+from psephos_lab.servers import Backends
 
 Unique = Callable[[str], str]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.integration.elections.playing import example
 
-from psephos.dev.published import read_published
+from psephos_lab.published import read_published
 
 DUPLICATES, INVALID = 0.1, 0.01
 

@@ -8,12 +8,12 @@ from pathlib import Path
 from tests.prepared import Prepared
 from tests.waiting import READY_S, wait_until
 
-from psephos.dev.ports import free_port
-from psephos.dev.read import NoAnswer, request
-from psephos.dev.servers import Backends
+from psephos.client.http import NoAnswer, request
 from psephos.platform.signals import STACKS
-from psephos.serve.layout import RoleProcess
-from psephos.serve.roles import supervise
+from psephos.roles.serve.layout import RoleProcess
+from psephos.roles.serve.roles import supervise
+from psephos_lab.ports import free_port
+from psephos_lab.servers import Backends
 
 HANG_S = READY_S  # so long that nothing that is only slow on a busy machine is taken for a hang
 SILENT_S = 5.0  # for a role that does hang

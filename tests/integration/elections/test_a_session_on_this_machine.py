@@ -10,7 +10,7 @@ import pytest
 from tests.integration.elections.playing import Command, psephos
 from tests.waiting import wait_until
 
-from psephos.dev.read import request
+from psephos.client.http import request
 
 LUNCH = """
 apiVersion: psephos.dev/v1alpha1

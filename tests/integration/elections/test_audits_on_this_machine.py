@@ -8,7 +8,7 @@ from tests.integration.elections.playing import Command
 from tests.integration.elections.test_eligibility_on_this_machine import PORTS, SESSION
 from tests.integration.readside.conftest import fetch
 
-from psephos.serve import own_admin_port
+from psephos.roles.serve import own_admin_port
 
 TWO_MINUTES_S = 180.0
 

@@ -18,7 +18,12 @@ from tests.integration.elections.conftest import Finished as Burlington
 from tests.integration.elections.playing import Command, psephos
 from tests.integration.elections.published import require_published
 
-from psephos.codec.blocks import (
+from psephos.adapters.dynamodb import Ledger
+from psephos.adapters.dynamodb.ledger import dynamodb_client
+from psephos.adapters.kafka import LogAdmin, client_config, read_records, votes_topic
+from psephos.domain.ballots import BallotRules
+from psephos.domain.session import parse_session
+from psephos.formats.blocks import (
     AcceptedVote,
     Block,
     RecordClass,
@@ -27,14 +32,9 @@ from psephos.codec.blocks import (
     decode_block,
     encode_block,
 )
-from psephos.codec.votes import decode_vote, encode_vote, partition_of, voter_key
-from psephos.ledger import Ledger
-from psephos.ledger.ledger import dynamodb_client
-from psephos.log import LogAdmin, client_config, read_records, votes_topic
+from psephos.formats.votes import decode_vote, encode_vote, partition_of, voter_key
 from psephos.platform.settings import Settings, read_key
-from psephos.recount.report import DIFFERS
-from psephos.rules import BallotRules
-from psephos.session import parse_session
+from psephos.roles.recount.report import DIFFERS
 
 PARTITION = 2
 Chain = dict[int, bytes]

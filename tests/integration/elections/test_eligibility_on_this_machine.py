@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tests.integration.elections.playing import Command, psephos
 
-from psephos.dev.read import request
+from psephos.client.http import request
 
 SESSION = """
 apiVersion: psephos.dev/v1alpha1

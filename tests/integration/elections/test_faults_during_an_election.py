@@ -9,12 +9,12 @@ import pytest
 from tests.integration.elections.playing import Command, example
 from tests.waiting import wait_until
 
-from psephos.codec.blocks import decode_block
-from psephos.dev.published import read_published
-from psephos.dev.read import request
-from psephos.genesis import decode_genesis
-from psephos.ledger import Ledger
-from psephos.log import LogAdmin
+from psephos.adapters.dynamodb import Ledger
+from psephos.adapters.kafka import LogAdmin
+from psephos.client.http import request
+from psephos.domain.genesis import decode_genesis
+from psephos.formats.blocks import decode_block
+from psephos_lab.published import read_published
 
 KILLS = 3
 LAG = 1_000  # records

@@ -15,18 +15,18 @@ import pytest
 from tests.prepared import Prepared
 from tests.waiting import READY_S, wait_until
 
-from psephos.codec.control import Phase
-from psephos.dev.keys import make_door_keys
-from psephos.dev.ports import free_port
-from psephos.dev.servers import Backends
-from psephos.lifecycle import set_phase
+from psephos.control import set_phase
+from psephos.formats.control import Phase
 from psephos.platform.child_process import ChildProcess
 from psephos.platform.settings import load_settings
 from psephos.platform.signals import STACKS
 from psephos.platform.supervisor import RoleFailed, Supervisor
-from psephos.serve import layout
-from psephos.serve.layout import RoleProcess
-from psephos.serve.roles import supervise
+from psephos.roles.serve import layout
+from psephos.roles.serve.layout import RoleProcess
+from psephos.roles.serve.roles import supervise
+from psephos_lab.keys import make_door_keys
+from psephos_lab.ports import free_port
+from psephos_lab.servers import Backends
 
 NAMES = {"ingest": "ingest", "gateway": "gateway", "projector": "projector", "tally-0": "tally"}
 """Roles by the names of their processes."""

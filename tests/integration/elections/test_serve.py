@@ -13,17 +13,17 @@ from tests.integration.elections.playing import PSEPHOS
 from tests.prepared import Prepared
 from tests.waiting import READY_S, wait_until
 
-from psephos.codec.control import Phase
-from psephos.dev.keys import make_door_keys
-from psephos.dev.ports import free_port
-from psephos.dev.read import NoAnswer, request
-from psephos.dev.servers import Backends
-from psephos.lifecycle.orderbook import OrderBook
-from psephos.lifecycle.orders import NOTICE_MS
-from psephos.lifecycle.wishes import Wishes
-from psephos.log import read_control
+from psephos.adapters.kafka import read_control
+from psephos.client.http import NoAnswer, request
+from psephos.control.orderbook import OrderBook
+from psephos.control.orders import NOTICE_MS
+from psephos.control.wishes import Wishes
+from psephos.domain.results import verify_result
+from psephos.formats.control import Phase
 from psephos.platform.clock import now_ms
-from psephos.results import verify_result
+from psephos_lab.keys import make_door_keys
+from psephos_lab.ports import free_port
+from psephos_lab.servers import Backends
 
 VOTING = timedelta(hours=1)  # until it is told to close: how long the roles take to start is not known here
 

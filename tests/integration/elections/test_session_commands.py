@@ -16,11 +16,11 @@ from tests.integration.elections.test_a_session_on_this_machine import LUNCH, PO
 from tests.waiting import PATIENCE_S, READY_S, wait_until
 
 from psephos.cli import main
-from psephos.dev.read import request
-from psephos.dev.stack import Stack
-from psephos.dev.tokens import TokenTemplate, signer
-from psephos.lifecycle import OrderBook
-from psephos.session import parse_session
+from psephos.client.http import request
+from psephos.client.tokens import TokenTemplate, signer
+from psephos.control import OrderBook
+from psephos.domain.session import parse_session
+from psephos_lab.stack import Stack
 
 OBEYED_S = (
     PATIENCE_S  # the contract is 2 s, which `python -m bench obeying` measures; a noisy machine is no failure

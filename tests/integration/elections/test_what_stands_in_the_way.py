@@ -10,9 +10,9 @@ from tests.guards.leftovers import BOUND
 from tests.integration.elections.playing import PSEPHOS, example, psephos
 from tests.prepared import Prepared
 
-from psephos.dev.keys import make_door_keys
-from psephos.dev.ports import free_port
-from psephos.dev.servers import Backends
+from psephos_lab.keys import make_door_keys
+from psephos_lab.ports import free_port
+from psephos_lab.servers import Backends
 
 ROLES = ("ingest", "tally", "projector", "gateway", "recount")
 

@@ -25,13 +25,13 @@ from tests.integration.elections.playing import Command, psephos
 from tests.integration.readside.watching import Events, Socket
 from tests.waiting import PATIENCE_S
 
-from psephos.codec.control import Phase
-from psephos.dev.read import NoAnswer, request
-from psephos.gateway.openapi import ASYNCAPI_PATH, DESCRIPTION_PATH
-from psephos.ledger.ledger import dynamodb_client
-from psephos.log import client_config, consumer_config, control_topic, tallies_topic, votes_topic
-from psephos.serve import layout, own_admin_port
-from psephos.session import parse_session
+from psephos.adapters.dynamodb.ledger import dynamodb_client
+from psephos.adapters.kafka import client_config, consumer_config, control_topic, tallies_topic, votes_topic
+from psephos.client.http import NoAnswer, request
+from psephos.domain.session import parse_session
+from psephos.formats.control import Phase
+from psephos.roles.gateway.openapi import ASYNCAPI_PATH, DESCRIPTION_PATH
+from psephos.roles.serve import layout, own_admin_port
 
 Places = dict[str, bytes]
 INTERNAL_TOPICS = {"__consumer_offsets", "__transaction_state"}

@@ -21,15 +21,15 @@ from tests.integration.embargo.figures import Figures
 from tests.integration.embargo.places import Places, Reader
 from tests.waiting import wait_until
 
-from psephos.codec.blocks import Block, decode_block, encode_block
-from psephos.codec.control import Phase
-from psephos.dev.read import request
-from psephos.dev.tokens import signer, token_template
-from psephos.ledger import Ledger
-from psephos.ledger.ledger import dynamodb_client
-from psephos.lifecycle.closing import fix_closing
-from psephos.log import LogAdmin
-from psephos.session import parse_session
+from psephos.adapters.dynamodb import Ledger
+from psephos.adapters.dynamodb.ledger import dynamodb_client
+from psephos.adapters.kafka import LogAdmin
+from psephos.client.http import request
+from psephos.client.tokens import signer, token_template
+from psephos.control.closing import fix_closing
+from psephos.domain.session import parse_session
+from psephos.formats.blocks import Block, decode_block, encode_block
+from psephos.formats.control import Phase
 
 PARTITIONS = 2
 SEGMENTS = ("no", "se")

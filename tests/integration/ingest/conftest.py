@@ -17,17 +17,17 @@ from confluent_kafka import Message
 from tests.roles import program
 from tests.waiting import PATIENCE_S, wait_until
 
-from psephos.codec.control import Control, Phase
-from psephos.codec.receipts import Receipt, ReceiptVerifier
-from psephos.codec.votes import Vote, decode_vote, record_digest
-from psephos.dev.ports import free_port
-from psephos.dev.servers import Backends
-from psephos.dev.tokens import TokenTemplate, signer
-from psephos.lifecycle import make_keys, prepare, read_keys
-from psephos.log import LogAdmin, LogUnavailable, read_control, votes_topic, write_control
-from psephos.log.admin import read_records
+from psephos.adapters.kafka import LogAdmin, LogUnavailable, read_control, votes_topic, write_control
+from psephos.adapters.kafka.admin import read_records
+from psephos.client.tokens import TokenTemplate, signer
+from psephos.control import make_keys, prepare, read_keys
+from psephos.domain.session import Session, parse_session
+from psephos.formats.control import Control, Phase
+from psephos.formats.receipts import Receipt, ReceiptVerifier
+from psephos.formats.votes import Vote, decode_vote, record_digest
 from psephos.platform.settings import Settings, load_settings
-from psephos.session import Session, parse_session
+from psephos_lab.ports import free_port
+from psephos_lab.servers import Backends
 
 PARTITIONS = 4
 TOKEN_KEY = b"t" * 32
@@ -122,7 +122,7 @@ class Poll:
 
 
 class Ingest:
-    """`python -m psephos.ingest` as a child process."""
+    """`python -m psephos.roles.ingest` as a child process."""
 
     def __init__(self, poll: Poll, **variables: Any) -> None:
         self.poll = poll
@@ -131,7 +131,7 @@ class Ingest:
         self.url = f"http://127.0.0.1:{self.port}/v1/sessions/final/votes"
         own = {"PSEPHOS_INGEST_PORT": str(self.port), "PSEPHOS_ADMIN_PORT": str(self.admin_port)}
         changes = {name: str(value) for name, value in variables.items()}
-        self.process = program("ingest", "psephos.ingest", self.log, {**poll.environ, **own, **changes})
+        self.process = program("ingest", "psephos.roles.ingest", self.log, {**poll.environ, **own, **changes})
         self.process.start()
 
     def reasons(self, index: int = 0) -> dict[str, str] | None:

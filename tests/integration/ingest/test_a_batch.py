@@ -10,9 +10,9 @@ import pytest
 from tests.integration.ingest.conftest import CREDENTIAL, Client, in_log
 from tests.waiting import PATIENCE_S
 
-from psephos.codec.control import Phase
+from psephos.formats.control import Phase
 from psephos.http.problems import TYPE_BASE
-from psephos.ingest.batch import LINE_LIMIT
+from psephos.roles.ingest.batch import LINE_LIMIT
 
 
 def slug(answer: dict[str, Any]) -> str:

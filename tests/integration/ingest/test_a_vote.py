@@ -10,11 +10,11 @@ import pytest
 from tests.integration.ingest.conftest import PARTITIONS, Client, eventually, in_log
 from tests.waiting import PATIENCE_S
 
-from psephos.codec.control import Phase
-from psephos.codec.votes import partition_of, voter_key
+from psephos.formats.control import Phase
+from psephos.formats.votes import partition_of, voter_key
 from psephos.http.problems import TYPE_BASE
-from psephos.ingest.problems import KINDS
-from psephos.ingest.requests import BODY_LIMIT
+from psephos.roles.ingest.problems import KINDS
+from psephos.roles.ingest.requests import BODY_LIMIT
 
 
 def problem(answer: tuple[int, dict[str, Any], Any]) -> str:

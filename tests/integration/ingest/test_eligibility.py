@@ -18,10 +18,10 @@ from tests.roles import program
 from tests.unit.ingest.test_published_keys import jwk, published
 from tests.waiting import PATIENCE_S, wait_until
 
-from psephos.codec.blocks import RecordClass, decode_block
-from psephos.dev.ports import free_port
-from psephos.dev.servers import Backends
-from psephos.ledger import Ledger
+from psephos.adapters.dynamodb import Ledger
+from psephos.formats.blocks import RecordClass, decode_block
+from psephos_lab.ports import free_port
+from psephos_lab.servers import Backends
 
 Start = Callable[..., Ingest]
 TOKENS = {"issuer": "https://id.example", "audience": "final"}
@@ -295,7 +295,7 @@ def counted(poll: Poll, records: int) -> dict[str, int]:
     """What a tally makes of the log, by class."""
     ledger = Ledger.of(poll.settings)
     port = {"PSEPHOS_ADMIN_PORT": str(free_port()), "PSEPHOS_DATA_DIR": str(poll.folder / "data")}
-    tally = program("tally", "psephos.tally", poll.folder / "tally.log", {**poll.environ, **port})
+    tally = program("tally", "psephos.roles.tally", poll.folder / "tally.log", {**poll.environ, **port})
     tally.start()
     try:
 

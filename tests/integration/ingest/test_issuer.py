@@ -11,11 +11,11 @@ from tests.integration.ingest.conftest import eventually
 from tests.unit.ingest.test_published_keys import ALGORITHMS, jwk, published, signed, verifier
 from tests.unit.ingest.test_verifier import NOW
 
-from psephos.ingest import jwks
-from psephos.ingest.eligibility import Eligibility
-from psephos.ingest.jwks import PublishedKeys
-from psephos.ingest.keys import JWKS_LIMIT, UnknownKey, no_keys
-from psephos.ingest.problems import Problem
+from psephos.roles.ingest import jwks
+from psephos.roles.ingest.eligibility import Eligibility
+from psephos.roles.ingest.jwks import PublishedKeys
+from psephos.roles.ingest.keys import JWKS_LIMIT, UnknownKey, no_keys
+from psephos.roles.ingest.problems import Problem
 
 
 class Issuer:
@@ -53,7 +53,7 @@ def eligibility(url: str) -> Eligibility:
 @pytest.fixture(autouse=True)
 def now(monkeypatch: pytest.MonkeyPatch) -> None:
     """The time for which the tokens are."""
-    monkeypatch.setattr("psephos.ingest.eligibility.time.time", lambda: float(NOW))
+    monkeypatch.setattr("psephos.roles.ingest.eligibility.time.time", lambda: float(NOW))
 
 
 async def test_an_unknown_key_is_looked_for_once_however_many_ask(issuer: tuple[Issuer, str]) -> None:

@@ -15,10 +15,10 @@ import pytest
 from tests.integration.ingest.conftest import CREDENTIAL, Client, Ingest, Poll, eventually, in_log
 from tests.waiting import PATIENCE_S
 
-from psephos.codec.control import Phase
-from psephos.dev.ports import free_port
-from psephos.dev.servers import Backends
+from psephos.formats.control import Phase
 from psephos.http.problems import TYPE_BASE
+from psephos_lab.ports import free_port
+from psephos_lab.servers import Backends
 
 Start = Callable[..., Ingest]
 
@@ -286,7 +286,7 @@ async def test_a_process_that_stood_still_promises_nothing_it_can_not_know(
 async def test_a_sealed_log_confirms_nothing_and_does_no_harm(
     poll: Poll, start: Start, http: aiohttp.ClientSession
 ) -> None:
-    from psephos.log import LogAdmin
+    from psephos.adapters.kafka import LogAdmin
 
     client = Client(poll, start().wait_ready(), http)
     assert slug(await client.vote(subject="before")) == "accepted"

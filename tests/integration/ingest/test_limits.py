@@ -15,7 +15,7 @@ from tests.integration.ingest.conftest import Client, Ingest, Poll, eventually
 from tests.integration.ingest.test_a_vote import problem
 from tests.waiting import PATIENCE_S
 
-from psephos.ingest.requests import BODY_TIMEOUT_S
+from psephos.roles.ingest.requests import BODY_TIMEOUT_S
 
 Start = Callable[..., Ingest]
 CONNECTIONS = 10_000

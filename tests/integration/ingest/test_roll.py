@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 from tests.integration.ingest.conftest import eventually
 from tests.unit.ingest.test_verifier import session
 
-from psephos.codec.votes import voter_key
-from psephos.ingest import watching
-from psephos.ingest.credentials import Credentials
-from psephos.ingest.problems import Problem
-from psephos.ingest.roll import FileSource, Roll, roll_source
-from psephos.ingest.rollfile import FileText, RollFile, UnusableRoll, build, pseudonyms
+from psephos.domain.session import Session, parse_session
+from psephos.formats.votes import voter_key
 from psephos.platform.settings import Settings, SettingsError, load_settings
-from psephos.session import Session, parse_session
+from psephos.roles.ingest import watching
+from psephos.roles.ingest.credentials import Credentials
+from psephos.roles.ingest.problems import Problem
+from psephos.roles.ingest.roll import FileSource, Roll, roll_source
+from psephos.roles.ingest.rollfile import FileText, RollFile, UnusableRoll, build, pseudonyms
 
 KEY = b"k" * 32
 MILLION = 1_000_000

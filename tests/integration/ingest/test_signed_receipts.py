@@ -4,7 +4,7 @@ import asyncio
 
 from tests.integration.ingest.conftest import Client
 
-from psephos.codec.receipts import ReceiptVerifier, parse_receipt
+from psephos.formats.receipts import ReceiptVerifier, parse_receipt
 
 
 async def test_votes_that_are_acknowledged_together_share_a_signature(client: Client) -> None:

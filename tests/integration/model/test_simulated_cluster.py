@@ -14,12 +14,12 @@ from tests.model.disk import Machine
 from tests.model.processes import Clock, alone
 from tests.waiting import wait_until
 
-from psephos.codec.blocks import State
-from psephos.codec.tallies import TallyRecord, decode_tally, encode_tally, tally_key
-from psephos.dev.servers import Backends
-from psephos.log import LogAdmin, client_config, consumer_config, tallies_topic, votes_topic
+from psephos.adapters.kafka import LogAdmin, client_config, consumer_config, tallies_topic, votes_topic
+from psephos.formats.blocks import State
+from psephos.formats.tallies import TallyRecord, decode_tally, encode_tally, tally_key
 from psephos.platform.settings import Settings, load_settings
-from psephos.tally.worker import _consumer_config
+from psephos.roles.tally.worker import _consumer_config
+from psephos_lab.servers import Backends
 
 PARTITIONS = 2
 SESSION_S = 6  # the least that brokers take

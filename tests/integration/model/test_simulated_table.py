@@ -5,9 +5,9 @@ from typing import Any
 
 from tests.model.dynamodb import Table
 
-from psephos.dev.servers import Backends
-from psephos.ledger import Conflict, Ledger
+from psephos.adapters.dynamodb import Conflict, Ledger
 from psephos.platform.settings import load_settings
+from psephos_lab.servers import Backends
 
 
 def heard(ledger: Ledger) -> list[Any]:

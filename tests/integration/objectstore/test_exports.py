@@ -12,14 +12,14 @@ import pytest
 from tests.prepared import Prepared
 from tests.s3 import S3
 
-from psephos.codec.control import Phase
-from psephos.dev.servers import Backends
-from psephos.objectstore import Address, ObjectStore, ObjectStoreError, address_of, exports_address
+from psephos.adapters.s3 import Address, ObjectStore, ObjectStoreError, address_of, exports_address
+from psephos.domain.results import decode_document, encode_document, verify_result
+from psephos.formats.control import Phase
 from psephos.platform.settings import Settings, load_settings
-from psephos.recount.errors import RecountError
-from psephos.recount.exporting import export_to_store
-from psephos.recount.main import run
-from psephos.results import decode_document, encode_document, verify_result
+from psephos.roles.recount.errors import RecountError
+from psephos.roles.recount.exporting import export_to_store
+from psephos.roles.recount.main import run
+from psephos_lab.servers import Backends
 
 Unique = Callable[[str], str]
 

@@ -9,10 +9,10 @@ from tests.integration.ingest.conftest import eventually
 from tests.integration.ingest.test_roll import KEY, on, roll_session, told
 from tests.s3 import S3
 
-from psephos.codec.votes import voter_key
-from psephos.ingest import roll as rolls
-from psephos.ingest.roll import Roll, roll_source
+from psephos.formats.votes import voter_key
 from psephos.platform.settings import Settings, SettingsError, load_settings
+from psephos.roles.ingest import roll as rolls
+from psephos.roles.ingest.roll import Roll, roll_source
 
 MILLION = 1_000_000
 

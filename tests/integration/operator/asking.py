@@ -16,9 +16,9 @@ from contextlib import suppress
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from psephos.log import LogAdmin, LogUnavailable, client_config, tally_group
+from psephos.adapters.kafka import LogAdmin, LogUnavailable, client_config, tally_group
 from psephos.platform.settings import Settings
-from psephos_operator.backends import Backends
+from psephos_operator.reconcile.backends import Backends
 from psephos_operator.settings import OperatorSettings, load_operator_settings
 
 PARTITIONS = 3

@@ -15,8 +15,8 @@ from tests.integration.operator.asking import operator_settings
 from tests.servers import Servers
 from tests.waiting import wait_until
 
-from psephos.log import LogUnavailable, admin_child
-from psephos.log.admin_child import (
+from psephos.adapters.kafka import LogUnavailable, admin_child
+from psephos.adapters.kafka.admin_child import (
     Config,
     CountOwned,
     CreateTopics,
@@ -25,14 +25,14 @@ from psephos.log.admin_child import (
     RequestFailed,
     Topic,
 )
-from psephos.log.admin_process import AdminProcess
-from psephos.log.client import connection_config
+from psephos.adapters.kafka.admin_process import AdminProcess
+from psephos.adapters.kafka.client import connection_config
 from psephos_operator.metrics import REGISTRY
 
 ASKS = """
 import sys, os, time
-from psephos.log import admin_process
-from psephos.log.admin_child import DescribeTopic
+from psephos.adapters.kafka import admin_process
+from psephos.adapters.kafka.admin_child import DescribeTopic
 def ask():
     return admin_process.shared.ask({"bootstrap.servers": sys.argv[1]}, DescribeTopic(20.0, sys.argv[2]))[1]
 """

@@ -8,9 +8,9 @@ import redis
 from redis.asyncio import Redis as AsyncRedis
 from tests.prepared import PARTITIONS, Prepared
 
-from psephos.dev.servers import Backends as Servers
-from psephos.projection import Projection, frame_name
-from psephos_operator.backends import Backends, Standing, new_password
+from psephos.adapters.redis import Projection, frame_name
+from psephos_lab.servers import Backends as Servers
+from psephos_operator.reconcile.backends import Backends, Standing, new_password
 from psephos_operator.settings import load_operator_settings
 
 Unique = Callable[[str], str]

@@ -16,12 +16,12 @@ from confluent_kafka import Consumer
 from tests.integration.operator.asking import PARTITIONS, operator_settings
 from tests.waiting import READY_S, wait_until
 
-from psephos.dev.java import ensure_jars
-from psephos.dev.ports import free_port
-from psephos.dev.servers import Kafka
-from psephos.log import LogAdmin, tally_group, votes_topic
+from psephos.adapters.kafka import LogAdmin, tally_group, votes_topic
 from psephos.platform.child_process import ChildProcess
-from psephos_operator.backends import Backends
+from psephos_lab.java import ensure_jars
+from psephos_lab.ports import free_port
+from psephos_lab.servers import Kafka
+from psephos_operator.reconcile.backends import Backends
 
 ROOT = Path(__file__).parents[3]
 ABORTED = -6  # SIGABRT

@@ -16,15 +16,15 @@ from cryptography.hazmat.primitives import serialization
 from tests.apiserver.certificates import write_certificates
 from tests.waiting import wait_until
 
-from psephos.dev.java import ensure_jars
-from psephos.dev.ports import LOOPBACK, free_port
-from psephos.dev.servers import Backends as Servers
-from psephos.dev.servers import Kafka
-from psephos.lifecycle import SessionKeys, prepare
-from psephos.lifecycle.keys import new_keys, signing_key
-from psephos.log import LogAdmin, LogUnavailable
-from psephos.session import parse_session
-from psephos_operator.backends import Backends
+from psephos.adapters.kafka import LogAdmin, LogUnavailable
+from psephos.control import SessionKeys, prepare
+from psephos.control.keys import new_keys, signing_key
+from psephos.domain.session import parse_session
+from psephos_lab.java import ensure_jars
+from psephos_lab.ports import LOOPBACK, free_port
+from psephos_lab.servers import Backends as Servers
+from psephos_lab.servers import Kafka
+from psephos_operator.reconcile.backends import Backends
 from psephos_operator.settings import load_operator_settings
 
 SESSION = {

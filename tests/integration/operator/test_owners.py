@@ -9,8 +9,8 @@ from tests.harness import PARTITIONS, Role, Running
 from tests.servers import Servers
 from tests.waiting import READY_S, wait_until
 
-from psephos.log import LogAdmin, LogUnavailable
-from psephos.tally.worker import SESSION_TIMEOUT_MS
+from psephos.adapters.kafka import LogAdmin, LogUnavailable
+from psephos.roles.tally.worker import SESSION_TIMEOUT_MS
 
 LOOK_S = 5.0  # the coordinator's look at its members, and ours at it, on a busy machine
 

@@ -20,7 +20,13 @@ from confluent_kafka import Producer
 from tests.roles import program
 from tests.waiting import READY_S, wait_until
 
-from psephos.codec.blocks import (
+from psephos.adapters.dynamodb import Ledger
+from psephos.adapters.kafka import client_config, tallies_topic, votes_topic
+from psephos.control import SessionKeys, make_keys, prepare, read_keys, set_phase
+from psephos.domain.counting import CountingRules, count, outcome_json, totals
+from psephos.domain.results import cells_of, encode_document, sign_result, turnout
+from psephos.domain.session import Session, parse_session
+from psephos.formats.blocks import (
     NOTHING,
     AcceptedVote,
     Block,
@@ -30,19 +36,13 @@ from psephos.codec.blocks import (
     decode_block,
     encode_block,
 )
-from psephos.codec.control import Phase
-from psephos.codec.receipts import Receipt, ReceiptSigner
-from psephos.codec.tallies import TallyRecord, encode_tally, tally_key
-from psephos.codec.votes import WEIGHT_ONE, encode_vote, record_digest, voter_key
-from psephos.counting import CountingRules, count, outcome_json, totals
-from psephos.dev.ports import free_port
-from psephos.dev.servers import Backends, Redis
-from psephos.ledger import Ledger
-from psephos.lifecycle import SessionKeys, make_keys, prepare, read_keys, set_phase
-from psephos.log import client_config, tallies_topic, votes_topic
+from psephos.formats.control import Phase
+from psephos.formats.receipts import Receipt, ReceiptSigner
+from psephos.formats.tallies import TallyRecord, encode_tally, tally_key
+from psephos.formats.votes import WEIGHT_ONE, encode_vote, record_digest, voter_key
 from psephos.platform.settings import Settings, load_settings
-from psephos.results import cells_of, encode_document, sign_result, turnout
-from psephos.session import Session, parse_session
+from psephos_lab.ports import free_port
+from psephos_lab.servers import Backends, Redis
 
 PARTITIONS = 2
 Option = int | tuple[int, ...]  # an option's index; a tuple: in order of preference
@@ -85,7 +85,7 @@ class Role:
         self.log = readside.folder / f"{role}-{self.admin_port}.log"
         own = {"admin_port": self.admin_port, "gateway_port": self.port, **variables}
         env = {**readside.environ, **{f"PSEPHOS_{name.upper()}": str(value) for name, value in own.items()}}
-        self.process = program(role, f"psephos.{role}", self.log, env)
+        self.process = program(role, f"psephos.roles.{role}", self.log, env)
         self.process.start()
 
     @property

@@ -7,7 +7,7 @@ import pytest
 from tests.integration.readside.conftest import ReadSide, Role, fetch, running
 from tests.waiting import PATIENCE_S, wait_until
 
-from psephos.dev.servers import Backends
+from psephos_lab.servers import Backends
 
 
 @pytest.fixture(scope="module")

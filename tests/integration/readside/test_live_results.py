@@ -11,9 +11,9 @@ from tests.integration.readside.conftest import ReadSide, Role, fetch, running
 from tests.integration.readside.watching import Events, Socket, eventually
 from tests.waiting import PATIENCE_S, wait_until
 
-from psephos.codec.blocks import RecordClass
-from psephos.dev.servers import Backends
-from psephos.projection import channel_name, frame_name
+from psephos.adapters.redis import channel_name, frame_name
+from psephos.formats.blocks import RecordClass
+from psephos_lab.servers import Backends
 
 
 @pytest.fixture(scope="module")

@@ -15,9 +15,9 @@ from playwright.sync_api import Browser, expect
 from tests.integration.browsing import WITHIN_MS, Visit, chromium
 from tests.integration.readside.conftest import PARTITIONS, Option, ReadSide, Role
 
-from psephos.codec.blocks import MAX_RECORDS, RecordClass
-from psephos.codec.control import Phase
-from psephos.lifecycle import set_phase
+from psephos.control import set_phase
+from psephos.formats.blocks import MAX_RECORDS, RecordClass
+from psephos.formats.control import Phase
 
 ROOT = Path(__file__).parents[3]
 BURLINGTON = ROOT / "manifests/examples/burlington-2009-irv"
@@ -176,7 +176,7 @@ def test_under_embargo_the_page_shows_turnout_and_says_why(readside: ReadSide, l
 
 
 def test_a_countdown_runs_to_the_close(readside: ReadSide, look: Look) -> None:
-    from psephos.lifecycle import extend
+    from psephos.control import extend
     from psephos.platform.clock import now_ms
 
     watched = look(readside.serve())

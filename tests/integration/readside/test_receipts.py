@@ -10,9 +10,9 @@ from tests.integration.readside.relay import Relay
 from tests.waiting import wait_until
 
 from psephos.cli import main
-from psephos.codec.blocks import RecordClass
-from psephos.codec.receipts import Receipt, ReceiptSigner
-from psephos.dev.servers import Backends
+from psephos.formats.blocks import RecordClass
+from psephos.formats.receipts import Receipt, ReceiptSigner
+from psephos_lab.servers import Backends
 
 NOWHERE = b"\0" * 16
 REVOTES = {"voters": {"tokens": {"issuer": "i", "audience": "a"}, "revote": "last"}}

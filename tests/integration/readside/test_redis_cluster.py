@@ -14,13 +14,13 @@ from tests.integration.readside.watching import Socket
 from tests.rediscluster import RedisCluster
 from tests.waiting import wait_until
 
-from psephos.dev.ports import LOOPBACK, free_port
-from psephos.dev.servers import Backends as Servers
-from psephos.dev.servers import Redis
+from psephos.adapters.redis import AWAY, Projection, Vacant, channel_name, frame_name, redis_client
 from psephos.platform.settings import Settings, SettingsError, load_settings
-from psephos.projection import AWAY, Projection, Vacant, channel_name, frame_name, redis_client
-from psephos.recount.sealing import publish
-from psephos_operator.backends import Backends, new_password
+from psephos.roles.recount.sealing import publish
+from psephos_lab.ports import LOOPBACK, free_port
+from psephos_lab.servers import Backends as Servers
+from psephos_lab.servers import Redis
+from psephos_operator.reconcile.backends import Backends, new_password
 from psephos_operator.settings import OperatorSettings, load_operator_settings
 
 

@@ -11,7 +11,7 @@ from tests.integration.readside.conftest import ReadSide, fetch
 from tests.integration.readside.watching import Events, Socket
 from tests.waiting import wait_until
 
-from psephos.projection import AWAY, Projection, Vacant, frame_name, redis_client
+from psephos.adapters.redis import AWAY, Projection, Vacant, frame_name, redis_client
 
 
 async def test_redis_killed_and_started_empty(readside: ReadSide) -> None:

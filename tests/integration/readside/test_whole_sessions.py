@@ -10,10 +10,10 @@ from tests.integration.readside.conftest import ReadSide, fetch
 from tests.integration.readside.watching import Events, Frame, Socket, eventually
 from tests.waiting import wait_until
 
-from psephos.codec.control import Phase
-from psephos.codec.frames import decode_frame
-from psephos.lifecycle import set_phase
-from psephos.projection import channel_name, frame_name
+from psephos.adapters.redis import channel_name, frame_name
+from psephos.control import set_phase
+from psephos.formats.control import Phase
+from psephos.formats.frames import decode_frame
 
 
 async def test_sse_resumes_where_the_viewer_stands_and_ends_with_204_after_the_final_frame(

@@ -8,12 +8,12 @@ from tests.prepared import Prepared
 from tests.roles import program
 from tests.waiting import wait_until
 
-from psephos.codec.control import Phase
-from psephos.dev.ports import free_port
-from psephos.dev.servers import Backends
-from psephos.lifecycle import Conductor
-from psephos.recount.job import audit, run_all
-from psephos.results import verify_result
+from psephos.control import Conductor
+from psephos.domain.results import verify_result
+from psephos.formats.control import Phase
+from psephos.roles.recount.job import audit, run_all
+from psephos_lab.ports import free_port
+from psephos_lab.servers import Backends
 
 
 @pytest.mark.parametrize("revote", ["first", "last"])
@@ -23,7 +23,7 @@ def test_what_a_real_tally_counted_is_recounted_and_final(
     voters = {"tokens": {"issuer": "i", "audience": "a"}, "revote": revote}
     prepared = Prepared(backends, unique("e")[:60], tmp_path, closesAt=None, voters=voters)
     admin = {"PSEPHOS_ADMIN_PORT": str(free_port())}
-    worker = program("tally", "psephos.tally", tmp_path / "tally.log", {**prepared.environ, **admin})
+    worker = program("tally", "psephos.roles.tally", tmp_path / "tally.log", {**prepared.environ, **admin})
     conductor = Conductor(prepared.settings, lambda: run_all(prepared.settings).phase)
     worker.start()
     conductor.start()

@@ -15,22 +15,22 @@ from tests.prepared import PARTITIONS, Prepared
 from tests.reference import counted_twice, with_other_choice
 from tests.waiting import wait_until
 
-from psephos.codec.blocks import RecordClass, block_hash, decode_block, encode_block
-from psephos.codec.control import Phase
-from psephos.codec.frames import Frame, decode_frame
-from psephos.codec.votes import encode_vote
-from psephos.dev.ports import free_port
-from psephos.dev.servers import Backends
-from psephos.genesis import GenesisMismatch, lot_commitment
-from psephos.lifecycle import make_keys
-from psephos.log import read_control
+from psephos.adapters.kafka import read_control
+from psephos.adapters.redis import Projection
+from psephos.control import make_keys
+from psephos.domain.genesis import GenesisMismatch, lot_commitment
+from psephos.domain.results import decode_document, encode_document, verify_result
+from psephos.formats.blocks import RecordClass, block_hash, decode_block, encode_block
+from psephos.formats.control import Phase
+from psephos.formats.frames import Frame, decode_frame
+from psephos.formats.votes import encode_vote
 from psephos.platform.settings import load_settings
-from psephos.projection import Projection
-from psephos.recount.errors import RecountError
-from psephos.recount.main import run
-from psephos.recount.report import DIFFERS, RecountReport
-from psephos.recount.sealing import mix_lot
-from psephos.results import decode_document, encode_document, verify_result
+from psephos.roles.recount.errors import RecountError
+from psephos.roles.recount.main import run
+from psephos.roles.recount.report import DIFFERS, RecountReport
+from psephos.roles.recount.sealing import mix_lot
+from psephos_lab.ports import free_port
+from psephos_lab.servers import Backends
 
 Unique = Callable[[str], str]
 Expected = tuple[str, int, int]  # kind, partition, offset

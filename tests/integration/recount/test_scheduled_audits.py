@@ -10,13 +10,13 @@ import pytest
 from tests.prepared import Prepared
 from tests.waiting import wait_until
 
-from psephos.codec.blocks import decode_block, encode_block
-from psephos.codec.control import Phase
-from psephos.dev.servers import Backends
-from psephos.lifecycle import set_phase
-from psephos.lifecycle.phases import current
-from psephos.serve import metrics
-from psephos.serve.auditing import Auditor
+from psephos.control import set_phase
+from psephos.control.phases import current
+from psephos.formats.blocks import decode_block, encode_block
+from psephos.formats.control import Phase
+from psephos.roles.serve import metrics
+from psephos.roles.serve.auditing import Auditor
+from psephos_lab.servers import Backends
 
 WITHIN_S = 120.0  # an audit takes about two seconds on a quiet machine
 

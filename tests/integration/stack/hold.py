@@ -3,9 +3,9 @@
 import sys
 from pathlib import Path
 
-from psephos.dev.servers import Backends, StackError
 from psephos.platform.child_process import first_to_end
 from psephos.platform.signals import stop_requests
+from psephos_lab.servers import Backends, StackError
 
 
 def main(folder: Path) -> None:

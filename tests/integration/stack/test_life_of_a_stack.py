@@ -17,8 +17,8 @@ from confluent_kafka.cimpl import NewTopic
 from tests.guards.leftovers import BOUND, runs
 from tests.waiting import PATIENCE_S, READY_S, wait_until
 
-from psephos.dev.ports import listeners
-from psephos.dev.servers import Backends, Kafka, StackError
+from psephos_lab.ports import listeners
+from psephos_lab.servers import Backends, Kafka, StackError
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient

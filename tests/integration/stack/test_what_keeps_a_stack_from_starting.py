@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from psephos.dev.folder import owned, temporary_folder
-from psephos.dev.java import ensure_jars, jars_folder
-from psephos.dev.ports import free_port
-from psephos.dev.servers import Backends, StackError
+from psephos_lab.folder import owned, temporary_folder
+from psephos_lab.java import ensure_jars, jars_folder
+from psephos_lab.ports import free_port
+from psephos_lab.servers import Backends, StackError
 
 HOLD = Path(__file__).with_name("hold.py")
 
@@ -149,7 +149,7 @@ def test_free_ports_are_never_given_twice() -> None:
 def test_a_free_port_is_given_to_one_process_only_as_long_as_that_lives() -> None:
     """Twelve at once, each of which holds a fortieth of all ports: by chance some would be the same."""
     program = (
-        "from psephos.dev.ports import free_port; print(*(free_port() for _ in range(300)), flush=True); input()"
+        "from psephos_lab.ports import free_port; print(*(free_port() for _ in range(300)), flush=True); input()"
     )
     held = [
         subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from tests.harness import Running
 
-from psephos.dev.servers import Backends
+from psephos_lab.servers import Backends
 
 
 @pytest.fixture

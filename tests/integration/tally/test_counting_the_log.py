@@ -6,8 +6,8 @@ import pytest
 from tests.harness import PARTITIONS, Record, Running
 from tests.waiting import PATIENCE_S, wait_until
 
-from psephos.codec.blocks import RecordClass
-from psephos.codec.votes import MARKER_KEY, encode_marker
+from psephos.formats.blocks import RecordClass
+from psephos.formats.votes import MARKER_KEY, encode_marker
 
 
 def ballots(running: Running, voters: int, *, duplicates: float = 0.1, seed: int = 7) -> list[Record]:
@@ -141,7 +141,7 @@ def test_a_log_whose_records_were_deleted_stops_its_partition_as_log_truncated(r
     from confluent_kafka import TopicPartition
     from confluent_kafka.admin import AdminClient
 
-    from psephos.log import client_config, votes_topic
+    from psephos.adapters.kafka import client_config, votes_topic
 
     worker = running.start_worker(0)
     running.produce(ballots(running, 400, duplicates=0))

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from tests.harness import PARTITIONS, Record, Running
 
-from psephos.codec.blocks import decode_block
-from psephos.ledger import Conflict
-from psephos.tally.decide import Rules
-from psephos.tally.partition import Batch, Partition, PartitionStopped, Stage
+from psephos.adapters.dynamodb import Conflict
+from psephos.formats.blocks import decode_block
+from psephos.roles.tally.decide import Rules
+from psephos.roles.tally.partition import Batch, Partition, PartitionStopped, Stage
 
 
 def owner(running: Running, name: str) -> Partition:
@@ -27,7 +27,7 @@ def recover(partition: Partition) -> None:
 
 def votes(running: Running, count: int) -> list[Record]:
     found = (running.vote(f"voter-{n}", n % 2) for n in range(10_000))
-    from psephos.codec.votes import partition_of
+    from psephos.formats.votes import partition_of
 
     return [record for record in found if record[0] and partition_of(record[0], PARTITIONS) == 0][:count]
 
@@ -122,7 +122,7 @@ def test_a_store_of_another_chain_is_deleted_and_rebuilt(running: Running) -> No
 def test_a_block_that_does_not_follow_the_head_stops_the_partition(running: Running) -> None:
     first = owner(running, "one")
     batch = feed(first, votes(running, 20))
-    from psephos.codec.blocks import encode_block
+    from psephos.formats.blocks import encode_block
 
     foreign = encode_block(decode_block(batch.payload)._replace(previous=b"?" * 32))
     with pytest.raises(PartitionStopped, match="LedgerInvalid"):

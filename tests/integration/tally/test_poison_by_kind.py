@@ -9,9 +9,9 @@ import msgspec
 import pytest
 from tests.harness import PARTITIONS, Record, Running
 
-from psephos.codec.blocks import RecordClass
-from psephos.codec.votes import MARKER_KEY, MAX_WEIGHT, encode_marker, encode_vote, partition_of, voter_key
-from psephos.recount.job import audit
+from psephos.formats.blocks import RecordClass
+from psephos.formats.votes import MARKER_KEY, MAX_WEIGHT, encode_marker, encode_vote, partition_of, voter_key
+from psephos.roles.recount.job import audit
 
 Kind = tuple[str, Record, RecordClass]
 PLACE = 1  # the partition that is poisoned

@@ -2,10 +2,10 @@
 
 from tests.harness import KEY, PARTITIONS, Record, Running
 
-from psephos.codec.receipts import TAG_BYTES, Receipt, ReceiptSigner
-from psephos.codec.votes import record_digest
-from psephos.dev.journal import Acknowledged
-from psephos.dev.proof import prove
+from psephos.formats.receipts import TAG_BYTES, Receipt, ReceiptSigner
+from psephos.formats.votes import record_digest
+from psephos_lab.journal import Acknowledged
+from psephos_lab.proof import prove
 
 
 def acknowledged(running: Running, subject: str, record: Record, offset: int) -> Acknowledged:

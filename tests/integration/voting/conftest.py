@@ -11,12 +11,12 @@ from tests.integration.browsing import WITHIN_MS, Visit, chromium
 from tests.integration.readside.conftest import PARTITIONS, ReadSide, fetch, running
 from tests.waiting import wait_until
 
-from psephos.codec.blocks import RecordClass, decode_block
-from psephos.codec.votes import WEIGHT_ONE, voter_key
-from psephos.dev.ports import free_port
-from psephos.dev.servers import Backends
-from psephos.dev.tokens import signer, token_template
-from psephos.rules import BallotRules
+from psephos.client.tokens import signer, token_template
+from psephos.domain.ballots import BallotRules
+from psephos.formats.blocks import RecordClass, decode_block
+from psephos.formats.votes import WEIGHT_ONE, voter_key
+from psephos_lab.ports import free_port
+from psephos_lab.servers import Backends
 
 TOKEN_KEY = b"k" * 32
 NAMES = ["Ada", "Bob", "Cyd", "Dot"]

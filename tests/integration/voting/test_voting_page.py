@@ -13,8 +13,8 @@ from playwright.sync_api import Page, Route, expect
 from tests.integration.browsing import WITHIN_MS
 from tests.integration.voting.conftest import Enter, Voting
 
-from psephos.codec.control import Phase
-from psephos.lifecycle import set_phase
+from psephos.control import set_phase
+from psephos.formats.control import Phase
 
 PICTURES = Path(__file__).parents[3] / "docs/images"
 MOST_BYTES = 150_000

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 from jsonschema_rs import validator_for
 
-from psephos.dev.api_docs import api_markdown
-from psephos.gateway import openapi as read_side
-from psephos.gateway.problems import KINDS as READ_KINDS
-from psephos.ingest import openapi as write_side
-from psephos.ingest.problems import KINDS as WRITE_KINDS
-from psephos.rules import BallotRules
-from psephos.rules.ballots import InvalidBallot
-from psephos.session import Session, parse_session
+from psephos.domain.ballots import BallotRules
+from psephos.domain.ballots.rules import InvalidBallot
+from psephos.domain.session import Session, parse_session
+from psephos.roles.gateway import openapi as read_side
+from psephos.roles.gateway.problems import KINDS as READ_KINDS
+from psephos.roles.ingest import openapi as write_side
+from psephos.roles.ingest.problems import KINDS as WRITE_KINDS
+from psephos_lab.api_docs import api_markdown
 
 PAGE = Path(__file__).parents[3] / "docs/api.md"
 OPTIONS = [{"id": "ada"}, {"id": "bob"}, {"id": "cyd"}]
@@ -58,7 +58,7 @@ def types(document: Any) -> set[str]:
 
 
 def test_the_page_of_the_api_is_up_to_date() -> None:
-    assert PAGE.read_text() == api_markdown(), "write it anew: python -m psephos.dev.api_docs"
+    assert PAGE.read_text() == api_markdown(), "write it anew: python -m psephos_lab.api_docs"
 
 
 def test_every_problem_is_in_a_description_and_on_the_page() -> None:

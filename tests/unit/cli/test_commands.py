@@ -11,9 +11,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from tests.unit.cli.conftest import Done
 
 from psephos.cli.app import app
-from psephos.dev.keys import make_door_keys
+from psephos.domain.results import encode_document, sign_result
 from psephos.platform.settings import PREFIX, Settings
-from psephos.results import encode_document, sign_result
+from psephos_lab.keys import make_door_keys
 
 Psephos = Callable[..., Done]
 SESSION = """

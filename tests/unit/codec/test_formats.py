@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from psephos.codec.blocks import (
+from psephos.domain.genesis import Genesis, GenesisMismatch, decode_genesis, encode_genesis, require_match
+from psephos.formats.blocks import (
     NOTHING,
     AcceptedVote,
     Block,
@@ -19,12 +20,12 @@ from psephos.codec.blocks import (
     encode_block,
     encode_state,
 )
-from psephos.codec.columns import pack_big_ints, pack_ints, unpack_big_ints, unpack_ints
-from psephos.codec.control import Control, Phase, decode_control, encode_control
-from psephos.codec.errors import Malformed
-from psephos.codec.frames import decode_frame
-from psephos.codec.tallies import TallyRecord, decode_tally, encode_tally
-from psephos.codec.votes import (
+from psephos.formats.columns import pack_big_ints, pack_ints, unpack_big_ints, unpack_ints
+from psephos.formats.control import Control, Phase, decode_control, encode_control
+from psephos.formats.errors import Malformed
+from psephos.formats.frames import decode_frame
+from psephos.formats.tallies import TallyRecord, decode_tally, encode_tally
+from psephos.formats.votes import (
     decode_marker,
     decode_vote,
     encode_marker,
@@ -36,7 +37,6 @@ from psephos.codec.votes import (
     voter_key,
     with_nonce,
 )
-from psephos.genesis import Genesis, GenesisMismatch, decode_genesis, encode_genesis, require_match
 
 KEY = b"k" * 32
 int64 = st.integers(-(1 << 63), (1 << 63) - 1)

@@ -9,8 +9,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from psephos.codec.errors import Malformed
-from psephos.codec.receipts import (
+from psephos.formats.errors import Malformed
+from psephos.formats.receipts import (
     LONGEST_TEXT,
     MAX_TOGETHER,
     Receipt,

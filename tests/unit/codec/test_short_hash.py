@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from psephos.codec import short_hash
+from psephos.formats import short_hash
 
 
 @given(st.binary(max_size=300))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from psephos.counting import MILLION, amount
+from psephos.domain.counting import MILLION, amount
 
 
 @given(st.integers(-(10**45), 10**45))

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.counting import reference
 
-from psephos.counting import MILLION, CountingRules, Outcome, count, outcome_json, totals
-from psephos.rules import BallotRules, InvalidBallot
+from psephos.domain.ballots import BallotRules, InvalidBallot
+from psephos.domain.counting import MILLION, CountingRules, Outcome, count, outcome_json, totals
 
 SEED = b"seed of the lot"
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from psephos.counting import MILLION, CountingRules, count, outcome_json, totals
-from psephos.session import Session, parse_session
+from psephos.domain.counting import MILLION, CountingRules, count, outcome_json, totals
+from psephos.domain.session import Session, parse_session
 
 EXAMPLES = Path(__file__).parents[3] / "manifests" / "examples"
 RUNOFFS = ("burlington-2009-irv", "oakland-2010-irv")

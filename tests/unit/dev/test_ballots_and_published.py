@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from psephos.dev.ballots import BallotKind, BallotsError, read_ballots
-from psephos.dev.journal import Acknowledged, Journal, read_journal
-from psephos.dev.published import Published, read_published
-from psephos.dev.receipts import sample
-from psephos.rules import BallotRules
+from psephos.domain.ballots import BallotRules
+from psephos_lab.ballots import BallotKind, BallotsError, read_ballots
+from psephos_lab.journal import Acknowledged, Journal, read_journal
+from psephos_lab.published import Published, read_published
+from psephos_lab.receipts import sample
 
 RANKED = BallotRules("ranked", ("ada", "bob", "cyd"), 0, 3)
 TEXT = "count,choices\n3,ada>bob\n1,\n\n2,cyd\n"

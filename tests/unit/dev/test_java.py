@@ -1,6 +1,6 @@
 """What is done to the jars of the local stack's servers."""
 
-from psephos.dev.java import without_class_path
+from psephos_lab.java import without_class_path
 
 
 def test_a_manifest_loses_its_class_path_and_nothing_else() -> None:

@@ -6,14 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from psephos.codec.errors import Malformed
-from psephos.codec.votes import VOTER_BYTES, decode_vote, partition_of
-from psephos.dev.ballots import BallotKind
-from psephos.dev.load import Load, another, plan_load, random_ballot
-from psephos.dev.reference import Allowance
-from psephos.ingest.intake import decode_object
-from psephos.ingest.problems import Problem
-from psephos.rules import BallotRules, InvalidBallot
+from psephos.domain.ballots import BallotRules, InvalidBallot
+from psephos.formats.errors import Malformed
+from psephos.formats.votes import VOTER_BYTES, decode_vote, partition_of
+from psephos.roles.ingest.intake import decode_object
+from psephos.roles.ingest.problems import Problem
+from psephos_lab.ballots import BallotKind
+from psephos_lab.load import Load, another, plan_load, random_ballot
+from psephos_lab.reference import Allowance
 
 IDS = ("a", "b", "c", "d")
 RULES = {

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from tests.reference import make_session
 
-from psephos.dev.reference import (
+from psephos_lab.reference import (
     COUNTED,
     DUPLICATE,
     QUOTA,

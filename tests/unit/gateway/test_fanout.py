@@ -3,9 +3,9 @@
 import asyncio
 from typing import Any
 
-from psephos.codec.frames import Frame, Turnout, encode_frame
-from psephos.gateway.fanout import COALESCE_S, SHARE, SLOW_S, Hub, Viewer
-from psephos.gateway.view import Position, View, view_of
+from psephos.formats.frames import Frame, Turnout, encode_frame
+from psephos.roles.gateway.fanout import COALESCE_S, SHARE, SLOW_S, Hub, Viewer
+from psephos.roles.gateway.view import Position, View, view_of
 
 
 def view(version: int, *, epoch: str = "ab", stale: bool = False) -> View:

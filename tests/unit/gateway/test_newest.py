@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from psephos.codec.frames import Frame, Turnout, encode_frame
-from psephos.gateway.feed import Newest
-from psephos.gateway.view import View
+from psephos.formats.frames import Frame, Turnout, encode_frame
+from psephos.roles.gateway.feed import Newest
+from psephos.roles.gateway.view import View
 
 EPOCH = "ab12"
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from psephos.codec.errors import Malformed
-from psephos.codec.frames import Frame, Turnout, encode_frame
-from psephos.gateway.view import Position, View, http_chunk, parse_position, readable, text_message, view_of
+from psephos.formats.errors import Malformed
+from psephos.formats.frames import Frame, Turnout, encode_frame
+from psephos.roles.gateway.view import Position, View, http_chunk, parse_position, readable, text_message, view_of
 
 
 def frame(version: int = 7, epoch: str = "ab12", final: bool = False) -> Frame:

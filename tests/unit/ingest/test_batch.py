@@ -7,12 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.ingest.test_intake import INTAKE, NOW_MS, VERIFIER, receipt_of
 
-from psephos.codec.votes import encode_vote
-from psephos.ingest.batch import Part
-from psephos.ingest.gate import timestamp
-from psephos.ingest.intake import Record
-from psephos.ingest.problems import Problem
-from psephos.ingest.votelog import Sent
+from psephos.formats.votes import encode_vote
+from psephos.roles.ingest.batch import Part
+from psephos.roles.ingest.gate import timestamp
+from psephos.roles.ingest.intake import Record
+from psephos.roles.ingest.problems import Problem
+from psephos.roles.ingest.votelog import Sent
 
 FATES = ["accepted", "unconfirmed", "overloaded", "malformed-request"]
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from psephos.codec.control import Control, Phase
-from psephos.ingest.gate import HEARD_SHARE, Gate
-from psephos.ingest.problems import Problem
+from psephos.formats.control import Control, Phase
+from psephos.roles.ingest.gate import HEARD_SHARE, Gate
+from psephos.roles.ingest.problems import Problem
 
 WALL = 1_800_000_000_000
 MONO = 500.0

@@ -8,16 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.unit.ingest.test_verifier import SECRET, session, token
 
-from psephos.codec.receipts import Receipt, ReceiptVerifier, receipt_key
-from psephos.codec.votes import WEIGHT_ONE, decode_vote, partition_of, record_digest, voter_key
-from psephos.genesis import Genesis
+from psephos.domain.genesis import Genesis
+from psephos.formats.receipts import Receipt, ReceiptVerifier, receipt_key
+from psephos.formats.votes import WEIGHT_ONE, decode_vote, partition_of, record_digest, voter_key
 from psephos.http.problems import TYPE_BASE
-from psephos.ingest.batch import LineSplitter
-from psephos.ingest.intake import Intake, LineReader, Record, decode_object
-from psephos.ingest.problems import KINDS, Problem, busy
-from psephos.ingest.verifier import Electorate, Verifier, Voter
-from psephos.ingest.votelog import message_timeout_s, skew_ms
 from psephos.platform.settings import environment, load_settings
+from psephos.roles.ingest.batch import LineSplitter
+from psephos.roles.ingest.intake import Intake, LineReader, Record, decode_object
+from psephos.roles.ingest.problems import KINDS, Problem, busy
+from psephos.roles.ingest.verifier import Electorate, Verifier, Voter
+from psephos.roles.ingest.votelog import message_timeout_s, skew_ms
 
 KEY = b"k" * 32
 NOW_MS = 1_800_000_000_000

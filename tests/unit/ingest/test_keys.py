@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from tests.unit.ingest.test_verifier import session
 
-from psephos.ingest.main import read_keys
+from psephos.domain.session import Session, parse_session
 from psephos.platform.settings import Settings, SettingsError, load_settings
-from psephos.session import Session, parse_session
+from psephos.roles.ingest.main import read_keys
 
 
 def settings(folder: Path, **paths: str | bytes | None) -> Settings:

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from jwt.algorithms import get_default_algorithms
 from tests.unit.ingest.test_verifier import GOOD, NOW, raw_token, refusal, session
 
-from psephos.ingest import jwks
-from psephos.ingest.jwks import LONGEST_AGE_S, SHORTEST_AGE_S, age_of
-from psephos.ingest.keys import JWKS_LIMIT, MAX_JWKS_KEYS, KeySet, UnknownKey, UnusableKey, parse_jwks
-from psephos.ingest.verifier import Electorate, Verifier
+from psephos.roles.ingest import jwks
+from psephos.roles.ingest.jwks import LONGEST_AGE_S, SHORTEST_AGE_S, age_of
+from psephos.roles.ingest.keys import JWKS_LIMIT, MAX_JWKS_KEYS, KeySet, UnknownKey, UnusableKey, parse_jwks
+from psephos.roles.ingest.verifier import Electorate, Verifier
 
 ALGORITHMS = ("RS256", "ES256", "EdDSA")
 PRIVATE: dict[str, Any] = {

@@ -5,10 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.ingest.test_verifier import NOW, refusal, session, token
 
-from psephos.ingest.anonymous import SHORTEST_TTL_S, AnonymousTokens
-from psephos.ingest.problems import Problem
-from psephos.ingest.replays import KEPT_S, Replays
-from psephos.ingest.verifier import Electorate
+from psephos.roles.ingest.anonymous import SHORTEST_TTL_S, AnonymousTokens
+from psephos.roles.ingest.problems import Problem
+from psephos.roles.ingest.replays import KEPT_S, Replays
+from psephos.roles.ingest.verifier import Electorate
 
 
 def slug(replays: Replays, name: bytes, body: bytes) -> str:

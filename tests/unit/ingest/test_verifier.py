@@ -12,12 +12,12 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from hypothesis import given
 from hypothesis import strategies as st
 
-from psephos.codec.votes import MAX_WEIGHT, WEIGHT_ONE
-from psephos.dev.tokens import signer
-from psephos.ingest.keys import UnusableKey
-from psephos.ingest.problems import Problem
-from psephos.ingest.verifier import LEEWAY_S, MAX_TOKEN, Electorate, Verifier, Voter, millionths
-from psephos.session import Session, parse_session
+from psephos.client.tokens import signer
+from psephos.domain.session import Session, parse_session
+from psephos.formats.votes import MAX_WEIGHT, WEIGHT_ONE
+from psephos.roles.ingest.keys import UnusableKey
+from psephos.roles.ingest.problems import Problem
+from psephos.roles.ingest.verifier import LEEWAY_S, MAX_TOKEN, Electorate, Verifier, Voter, millionths
 
 NOW = 1_800_000_000
 SECRET = b"s" * 32

@@ -10,9 +10,9 @@ import jwt
 from jwt.algorithms import get_default_algorithms
 from tests.unit.ingest.test_verifier import HEADER, SECRET, raw_token, session, verifier
 
-from psephos.ingest.keys import KeySet, TokenKey
-from psephos.ingest.problems import Problem
-from psephos.ingest.verifier import LEEWAY_S, Electorate, Verifier, Voter
+from psephos.roles.ingest.keys import KeySet, TokenKey
+from psephos.roles.ingest.problems import Problem
+from psephos.roles.ingest.verifier import LEEWAY_S, Electorate, Verifier, Voter
 
 TOKENS = 6_000
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_+/=.é \n\x00"

@@ -8,13 +8,13 @@ from confluent_kafka import TIMESTAMP_CREATE_TIME, TIMESTAMP_LOG_APPEND_TIME
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from psephos.codec.control import Control, Phase
-from psephos.ingest.gate import Gate
-from psephos.ingest.intake import Records
-from psephos.ingest.tracing import Trace
-from psephos.ingest.votelog import VoteLog
+from psephos.formats.control import Control, Phase
 from psephos.platform.clock import now_ms
 from psephos.platform.settings import load_settings
+from psephos.roles.ingest.gate import Gate
+from psephos.roles.ingest.intake import Records
+from psephos.roles.ingest.tracing import Trace
+from psephos.roles.ingest.votelog import VoteLog
 
 GRACE_MS = 10_000
 SETTINGS = load_settings(

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
+from psephos.control.orders import Voting
 from psephos.kubectl import orders
 from psephos.kubectl.access import reason
 from psephos.kubectl.frames import frames_of, proxied
 from psephos.kubectl.orders import Refused
-from psephos.lifecycle.orders import Voting
-from psephos_operator import life
+from psephos_operator.reconcile import life
 
 
 def session(

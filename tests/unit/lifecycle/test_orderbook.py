@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from tests.waiting import PATIENCE_S, wait_until
 
-from psephos.codec.control import Control, Phase
-from psephos.lifecycle import LifecycleError, OrderBook, Untaken, Wishes, obey
-from psephos.lifecycle.wishes import orders_of
+from psephos.control import LifecycleError, OrderBook, Untaken, Wishes, obey
+from psephos.control.wishes import orders_of
+from psephos.formats.control import Control, Phase
 from psephos.platform.clock import now_ms
 
 OPEN = Control(phase=Phase.OPEN, number=1)

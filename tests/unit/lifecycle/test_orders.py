@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from psephos.codec.control import Control, Phase
-from psephos.lifecycle.orders import NOTICE_MS, Orders, Voting, obey
+from psephos.control.orders import NOTICE_MS, Orders, Voting, obey
+from psephos.formats.control import Control, Phase
 
 NOW = 1_000_000
 LATER, LATEST = NOW + 60_000, NOW + 120_000

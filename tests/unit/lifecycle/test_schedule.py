@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.reference import make_session
 
-from psephos.lifecycle import next_due
+from psephos.control import next_due
 
 NOW = datetime(2026, 11, 23, 19, 7, 30, tzinfo=UTC)  # a Monday
 

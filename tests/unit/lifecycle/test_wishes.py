@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from psephos.codec.control import Control, Phase
-from psephos.lifecycle.orders import BEFORE_CLOSING, NO_MORE, NOTICE_MS, obey
-from psephos.lifecycle.phases import FOLLOWING
-from psephos.lifecycle.wishes import Wishes, objections, orders_of
+from psephos.control.orders import BEFORE_CLOSING, NO_MORE, NOTICE_MS, obey
+from psephos.control.phases import FOLLOWING
+from psephos.control.wishes import Wishes, objections, orders_of
+from psephos.formats.control import Control, Phase
 
 NOW = 1_800_000_000_000
 HOUR = 3_600_000

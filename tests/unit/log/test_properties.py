@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from psephos.log import client_config
+from psephos.adapters.kafka import client_config
 from psephos.platform.settings import Settings, SettingsError, load_settings
 
 SCRAM = "# of the brokers\nsecurity.protocol = SASL_SSL\n\nsasl.mechanisms=SCRAM-SHA-512\nsasl.username=u\n"

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from psephos.session import Session, parse_session
+from psephos.domain.session import Session, parse_session
 from psephos_operator.builders import Access
-from psephos_operator.plan import Plan
+from psephos_operator.builders.plan import Plan
 from psephos_operator.settings import OperatorSettings, load_operator_settings
 
 UID = "0b6f4f0a-8f3e-4a55-9a3a-2f1c3f0e7d11"

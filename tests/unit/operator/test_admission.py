@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from psephos_operator.admission import NotAReview, answer
-from psephos_operator.certificates import KEPT_AUTHORITIES, LIFE, RENEWED_BEFORE, Bundle, is_due, renewed
+from psephos_operator.admission.certificates import KEPT_AUTHORITIES, LIFE, RENEWED_BEFORE, Bundle, is_due, renewed
+from psephos_operator.admission.review import NotAReview, answer
 
 NOW = datetime(2026, 11, 23, 20, 0, tzinfo=UTC)
 

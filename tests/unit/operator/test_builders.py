@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tests.unit.operator.sessions import ACCESS, UID, plan, session, settings
 
-from psephos.codec.control import Phase
+from psephos.formats.control import Phase
 from psephos.platform.settings import Settings
 from psephos_operator.builders import (
     Access,
@@ -24,7 +24,7 @@ from psephos_operator.builders import (
     workloads,
 )
 from psephos_operator.builders.meta import stamped
-from psephos_operator.plan import LONGEST_NAME, Api, Plan, shortened
+from psephos_operator.builders.plan import LONGEST_NAME, Api, Plan, shortened
 
 Golden = Callable[[str, list[dict[str, Any]]], None]
 LARGE = {"votesPerSecond": 250_000, "viewers": 1_000_000}

@@ -5,11 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.operator.sessions import session
 
-from psephos.codec.control import Control, Phase
-from psephos.genesis import Genesis
-from psephos.lifecycle import Closing, Orders, Voting
-from psephos_operator.backends import Standing
-from psephos_operator.life import (
+from psephos.control import Closing, Orders, Voting
+from psephos.domain.genesis import Genesis
+from psephos.formats.control import Control, Phase
+from psephos_operator.reconcile.backends import Standing
+from psephos_operator.reconcile.life import (
     PREPARE_AHEAD_MS,
     Do,
     Step,

@@ -7,7 +7,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from psephos_operator.cluster import encoded
+from psephos_operator.kube.client import encoded
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 

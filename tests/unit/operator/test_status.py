@@ -8,11 +8,11 @@ import pytest
 from tests.unit.operator.sessions import session
 from tests.unit.operator.test_life import GENESIS
 
-from psephos.codec.blocks import NOTHING, RecordClass, State
-from psephos.codec.control import Control, Phase
-from psephos.lifecycle import Closing
-from psephos_operator.backends import Standing, table_change
-from psephos_operator.status import Condition, Report, figures, status
+from psephos.control import Closing
+from psephos.formats.blocks import NOTHING, RecordClass, State
+from psephos.formats.control import Control, Phase
+from psephos_operator.reconcile.backends import Standing, table_change
+from psephos_operator.reconcile.status import Condition, Report, figures, status
 
 NOW = datetime(2026, 11, 23, 20, 0, tzinfo=UTC)
 MILLION = 1_000_000

@@ -5,7 +5,7 @@ import time
 
 from tests.waiting import PATIENCE_S
 
-from psephos_operator.work import WorkQueue
+from psephos_operator.kube.workqueue import WorkQueue
 
 
 def test_a_key_is_handed_out_once_and_again_if_it_was_added_meanwhile() -> None:

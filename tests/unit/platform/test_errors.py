@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 import psephos
+import psephos_lab
 import psephos_operator
 from psephos.platform.errors import PsephosError
 from psephos.platform.program import run_program
@@ -15,7 +16,7 @@ from psephos.platform.settings import SettingsError
 
 
 def _errors() -> Iterator[type[Exception]]:
-    for package in (psephos, psephos_operator):
+    for package in (psephos, psephos_lab, psephos_operator):
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             if not module.name.endswith("__main__"):
                 for _, kind in inspect.getmembers(importlib.import_module(module.name), inspect.isclass):

@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
-from psephos.codec.blocks import NOTHING, RecordClass, State
-from psephos.codec.control import Control, Phase
-from psephos.codec.frames import decode_frame, encode_frame
-from psephos.genesis import Genesis
-from psephos.projector.frames import build_frame, version_of
-from psephos.projector.heads import Head
-from psephos.session import Session, parse_session
+from psephos.domain.genesis import Genesis
+from psephos.domain.session import Session, parse_session
+from psephos.formats.blocks import NOTHING, RecordClass, State
+from psephos.formats.control import Control, Phase
+from psephos.formats.frames import decode_frame, encode_frame
+from psephos.roles.projector.frames import build_frame, version_of
+from psephos.roles.projector.heads import Head
 
 VOTE = 1_000_000
 

@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from psephos.codec.blocks import NOTHING, RecordClass, State
-from psephos.codec.errors import Malformed
-from psephos.codec.tallies import TallyRecord
-from psephos.projector.heads import Heads
+from psephos.formats.blocks import NOTHING, RecordClass, State
+from psephos.formats.errors import Malformed
+from psephos.formats.tallies import TallyRecord
+from psephos.roles.projector.heads import Heads
 
 PARTITIONS, CELLS = 3, 2
 

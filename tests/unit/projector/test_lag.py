@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from psephos.projector.lag import Lag
+from psephos.roles.projector.lag import Lag
 
 
 def test_nothing_waits_in_a_quiet_session_however_old_its_last_vote_is() -> None:

@@ -20,12 +20,12 @@ from tests.reference import (
     with_other_choice,
 )
 
-from psephos.codec.blocks import Block, RecordClass, encode_block
-from psephos.codec.votes import MARKER_KEY, encode_marker, encode_vote, nonce_of
-from psephos.recount.compare import Chain, Found, LogRecord, compare
-from psephos.recount.examine import RecordRules
-from psephos.recount.verdicts import MAX_DIFFERENCES
-from psephos.session import Session
+from psephos.domain.session import Session
+from psephos.formats.blocks import Block, RecordClass, encode_block
+from psephos.formats.votes import MARKER_KEY, encode_marker, encode_vote, nonce_of
+from psephos.roles.recount.compare import Chain, Found, LogRecord, compare
+from psephos.roles.recount.examine import RecordRules
+from psephos.roles.recount.verdicts import MAX_DIFFERENCES
 
 GENESIS = b"g" * 32
 VOTERS = [number.to_bytes(8, "big") + b"voter-00" for number in range(12)]

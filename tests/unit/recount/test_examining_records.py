@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.reference import Record, decide, make_session, patterns_of, state_of
 
-from psephos.codec.blocks import NOTHING, AcceptedVote, RecordClass, State
-from psephos.codec.votes import MARKER_KEY, WEIGHT_ONE, encode_marker, encode_vote, nonce_of, partition_of
-from psephos.recount.examine import Examiner, RecordRules, merge_patterns
-from psephos.rules import MAX_REVOTES
-from psephos.session import Session
-from psephos.tally.decide import Head, Judge, Rules
+from psephos.domain.ballots import MAX_REVOTES
+from psephos.domain.session import Session
+from psephos.formats.blocks import NOTHING, AcceptedVote, RecordClass, State
+from psephos.formats.votes import MARKER_KEY, WEIGHT_ONE, encode_marker, encode_vote, nonce_of, partition_of
+from psephos.roles.recount.examine import Examiner, RecordRules, merge_patterns
+from psephos.roles.tally.decide import Head, Judge, Rules
 
 PARTITIONS = 2
 VOTERS = [number.to_bytes(8, "big") + b"voter-00" for number in range(0, 8, 2)]  # all of partition 0

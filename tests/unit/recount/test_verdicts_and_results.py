@@ -11,22 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.reference import make_session
 
-from psephos.codec.blocks import State
-from psephos.codec.control import Phase
-from psephos.codec.errors import Malformed
-from psephos.recount.errors import RecountError
-from psephos.recount.partitions import partitions_of
-from psephos.recount.sealing import mix_lot
-from psephos.recount.verdicts import (
-    Difference,
-    Verdict,
-    decode_verdict,
-    encode_verdict,
-    pattern_chunks,
-    patterns_hash,
-    read_patterns,
-)
-from psephos.results import (
+from psephos.domain.results import (
     cells_of,
     combine,
     decode_document,
@@ -40,6 +25,21 @@ from psephos.results import (
     totals_json,
     turnout,
     verify_result,
+)
+from psephos.formats.blocks import State
+from psephos.formats.control import Phase
+from psephos.formats.errors import Malformed
+from psephos.roles.recount.errors import RecountError
+from psephos.roles.recount.partitions import partitions_of
+from psephos.roles.recount.sealing import mix_lot
+from psephos.roles.recount.verdicts import (
+    Difference,
+    Verdict,
+    decode_verdict,
+    encode_verdict,
+    pattern_chunks,
+    patterns_hash,
+    read_patterns,
 )
 
 KEY = Ed25519PrivateKey.generate()

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from psephos.rules import BallotRules, InvalidBallot
-from psephos.session import parse_session
+from psephos.domain.ballots import BallotRules, InvalidBallot
+from psephos.domain.session import parse_session
 
 IDS = ("ada", "bob", "cy", "dee")
 SINGLE = BallotRules("single", IDS, 1, 1)

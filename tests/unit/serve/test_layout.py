@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from psephos.platform.settings import Settings, SettingsError, load_settings
-from psephos.serve import admin_ports, layout, own_admin_port
+from psephos.roles.serve import admin_ports, layout, own_admin_port
 
 
 def _settings(**values: object) -> Settings:

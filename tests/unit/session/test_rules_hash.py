@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from psephos.session import parse_session, rules_document, rules_hash
+from psephos.domain.session import parse_session, rules_document, rules_hash
 
 BASE: dict[str, Any] = {
     "apiVersion": "psephos.dev/v1alpha1",

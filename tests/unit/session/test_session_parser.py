@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from psephos.session import SOURCE_LIMIT, Capacity, Problem, Session, SessionError, parse_session, partitions_for
+from psephos.domain.session import (
+    SOURCE_LIMIT,
+    Capacity,
+    Problem,
+    Session,
+    SessionError,
+    parse_session,
+    partitions_for,
+)
 
 TOKENS = {"issuer": "https://id.example", "audience": "final"}
 

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from psephos.cli.app import app
-from psephos.session import Capacity
-from psephos.sizing import Estimate, estimate, figures
-from psephos.sizing.estimate import KEY_WRITE_UNITS, cores
+from psephos.domain.session import Capacity
+from psephos.domain.sizing import Estimate, estimate, figures
+from psephos.domain.sizing.estimate import KEY_WRITE_UNITS, cores
 
 
 def of(votes: int, viewers: int, partitions: int | None = None) -> Estimate:

@@ -3,9 +3,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from psephos.session import Capacity, partitions_for
-from psephos.sizing import figures
-from psephos.sizing.pods import (
+from psephos.domain.session import Capacity, partitions_for
+from psephos.domain.sizing import figures
+from psephos.domain.sizing.pods import (
     MAX_PODS,
     SERVE_MEMORY,
     SMALL_VOTES_PER_SECOND,

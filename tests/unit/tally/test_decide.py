@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from psephos.codec.blocks import (
+from psephos.domain.ballots import MAX_REVOTES
+from psephos.domain.session import Session, parse_session
+from psephos.formats.blocks import (
     MAX_BYTES,
     MAX_RECORDS,
     NOTHING,
@@ -21,7 +23,7 @@ from psephos.codec.blocks import (
     decode_block,
     encode_block,
 )
-from psephos.codec.votes import (
+from psephos.formats.votes import (
     MARKER_KEY,
     NONCE_BYTES,
     WEIGHT_ONE,
@@ -31,9 +33,7 @@ from psephos.codec.votes import (
     record_digest,
     voter_key,
 )
-from psephos.rules import MAX_REVOTES
-from psephos.session import Session, parse_session
-from psephos.tally.decide import Head, Judge, Record, Rules
+from psephos.roles.tally.decide import Head, Judge, Record, Rules
 
 KEY = b"k" * 32
 PARTITIONS = 2

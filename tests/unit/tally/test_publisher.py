@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from psephos.tally import publisher
+from psephos.roles.tally import publisher
 
 
 def test_a_call_that_does_not_come_back_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:

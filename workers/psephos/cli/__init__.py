@@ -15,7 +15,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     """Runs a command, by default the process's own, and ends the process."""
     own = sys.argv[1:]
     if arguments is None and own[:1] == ["serve"] and _HELP.isdisjoint(own):
-        from psephos.forked import share_memory
+        from psephos.runtime.forked import share_memory
 
         share_memory("serve", *own)  # first of all: what this process imports, it imports for nothing
 

@@ -49,7 +49,7 @@ def up(
     on the same folder goes on where it was. `source <folder>/env` lets other commands find the stack.
     """
     from psephos.cli.local import run_stack
-    from psephos.dev.stack import StackOptions
+    from psephos_lab.stack import StackOptions
 
     options = StackOptions(
         workers=workers,
@@ -104,8 +104,8 @@ def run(
     votes, and viewers see what was recounted.
     """
     from psephos.cli.election import Wanted, run_election
-    from psephos.dev.run import RunOptions
-    from psephos.dev.stack import StackOptions
+    from psephos_lab.run import RunOptions
+    from psephos_lab.stack import StackOptions
 
     stack = StackOptions(workers=workers, ingest_processes=ingest_processes, token_key_file=token_key_file)
     options = RunOptions(duplicates, extra, invalid, seed, rate, grace, live=demo, stack=stack)

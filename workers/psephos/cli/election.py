@@ -11,17 +11,17 @@ from psephos.cli.errors import InputError
 from psephos.cli.inputs import read_session
 from psephos.cli.local import stay, tell_addresses
 from psephos.cli.output import encode_result
-from psephos.dev.ballots import BallotsError
-from psephos.dev.display import Display
-from psephos.dev.folder import temporary_folder
-from psephos.dev.published import Published, read_published
-from psephos.dev.report import result_text
-from psephos.dev.run import ElectionFailed, Inputs, Played, RunOptions, play, read_inputs
-from psephos.dev.stack import Stack
+from psephos.domain.session import Session
 from psephos.platform.errors import FAILED
 from psephos.platform.logs import configure_logs
 from psephos.platform.signals import stop_requests
-from psephos.session import Session
+from psephos_lab.ballots import BallotsError
+from psephos_lab.display import Display
+from psephos_lab.folder import temporary_folder
+from psephos_lab.published import Published, read_published
+from psephos_lab.report import result_text
+from psephos_lab.run import ElectionFailed, Inputs, Played, RunOptions, play, read_inputs
+from psephos_lab.stack import Stack
 
 _DEMO_S = 30.0  # so long does the voting of a demo take
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from psephos.cli.errors import InputError
-from psephos.session import Session, SessionError, parse_session
+from psephos.domain.session import Session, SessionError, parse_session
 
 
 def read_session(path: Path) -> tuple[Session, bytes]:

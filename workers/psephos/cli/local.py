@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from psephos.cli.inputs import read_session
-from psephos.codec.control import Control, Phase
-from psephos.dev.display import Display
-from psephos.dev.stack import Stack, StackOptions
+from psephos.formats.control import Control, Phase
 from psephos.platform.logs import configure_logs
 from psephos.platform.signals import StopRequest, stop_requests
+from psephos_lab.display import Display
+from psephos_lab.stack import Stack, StackOptions
 
 _POLL_S = 0.1
 

@@ -13,7 +13,7 @@ from psephos.cli.errors import InputError, Unsuccessful
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from psephos.dev.bars import Frame
+    from psephos.client.bars import Frame
 
 _WATCH_S = 1.0
 _LOST_AFTER_S = 30.0
@@ -51,7 +51,7 @@ def vote(
     """
     import secrets
 
-    from psephos.dev.read import request
+    from psephos.client.http import request
 
     body = json.dumps(_ballot(choice or [], score or [], blank=blank)).encode()
     headers = {
@@ -123,7 +123,7 @@ def verify(
 
 
 def _verify_result(path: Path, public_key: str | None) -> None:
-    from psephos.results import decode_document, verify_result
+    from psephos.domain.results import decode_document, verify_result
 
     try:
         document = decode_document(path.read_bytes())
@@ -141,9 +141,9 @@ def _verify_result(path: Path, public_key: str | None) -> None:
 
 
 def _verify_receipt(text: str, public_key: str | None, session_url: str | None) -> None:
-    from psephos.codec.errors import Malformed
-    from psephos.codec.receipts import ReceiptVerifier
-    from psephos.dev.read import request
+    from psephos.client.http import request
+    from psephos.formats.errors import Malformed
+    from psephos.formats.receipts import ReceiptVerifier
 
     if public_key is None and session_url is None:
         raise InputError(
@@ -171,7 +171,7 @@ def _verify_receipt(text: str, public_key: str | None, session_url: str | None) 
 
 
 def _receipt_key(url: str) -> str:
-    from psephos.dev.read import request
+    from psephos.client.http import request
 
     answer = request(url)
     if answer.status != 200 or not isinstance(answer.body, dict) or "receiptKey" not in answer.body:
@@ -223,7 +223,7 @@ def _problem(status: int, body: Any) -> str:
 
 
 def _frame(url: str) -> "Frame":
-    from psephos.dev.read import request
+    from psephos.client.http import request
 
     answer = request(f"{url}/results")
     if answer.status != 200:
@@ -234,7 +234,7 @@ def _frame(url: str) -> "Frame":
 
 def _labels(url: str) -> "Mapping[str, str]":
     """What people read, by option id; ids where the gateway does not tell."""
-    from psephos.dev.read import request
+    from psephos.client.http import request
 
     body = request(url).body
     options = body.get("ballot", {}).get("options", []) if isinstance(body, dict) else []
@@ -247,13 +247,13 @@ def _print(frame: "Frame", labels: "Mapping[str, str]", url: str, *, as_json: bo
         return
     from rich.console import Console
 
-    from psephos.dev.bars import bars
+    from psephos.client.bars import bars
 
     Console(highlight=False).print(bars(frame, labels, frame.get("session", url)))
 
 
 def _watch_lines(url: str, *, as_json: bool) -> None:
-    from psephos.dev.bars import result_line
+    from psephos.client.bars import result_line
 
     labels = {} if as_json else _labels(url)
     before = None
@@ -267,7 +267,7 @@ def _watch_lines(url: str, *, as_json: bool) -> None:
 def _watch_bars(url: str) -> None:
     from rich.live import Live
 
-    from psephos.dev.bars import bars
+    from psephos.client.bars import bars
 
     labels = _labels(url)
     with Live(auto_refresh=False) as live:
@@ -277,7 +277,7 @@ def _watch_bars(url: str) -> None:
 
 def _frames(url: str) -> "Any":
     """The newest frame each second until the last one; a gateway that is away for a while is waited for."""
-    from psephos.dev.read import NoAnswer
+    from psephos.client.http import NoAnswer
 
     heard = time.monotonic()
     while True:

@@ -3,7 +3,7 @@
 import typer
 
 from psephos.cli.output import encode_result
-from psephos.recount.report import RecountReport
+from psephos.roles.recount.report import RecountReport
 
 _SHOWN = 20
 

@@ -117,7 +117,7 @@ def _command(role: str) -> Callable[[], None]:
         from psephos.platform.settings import load_settings
 
         settings = load_settings()
-        import_module(f"psephos.{role}.main").run(settings)
+        import_module(f"psephos.roles.{role}.main").run(settings)
 
     return command
 
@@ -176,7 +176,7 @@ def recount(
     """
     from psephos.cli.recounting import print_report
     from psephos.platform.settings import load_settings
-    from psephos.recount.main import run
+    from psephos.roles.recount.main import run
 
     report = run(
         load_settings(),
@@ -210,7 +210,7 @@ def serve(
     first.
     """
     from psephos.platform.settings import load_settings
-    from psephos.serve.main import run
+    from psephos.roles.serve.main import run
 
     run(load_settings(), workers=workers, conduct=conduct)
 

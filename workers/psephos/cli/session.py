@@ -12,7 +12,7 @@ from psephos.cli.errors import InputError
 from psephos.platform.durations import parse_duration
 
 if TYPE_CHECKING:
-    from psephos.lifecycle import OrderBook, Wishes
+    from psephos.control import OrderBook, Wishes
 
 app = typer.Typer(
     help="Pause, resume, extend, close or void a session that runs on this machine.",
@@ -45,7 +45,7 @@ def pause(session: Session = None, data: Data = FOLDER) -> None:
     Voters are told to come back. `closesAt` stays: `extend` makes up for the time. A session that has not begun
     begins paused.
     """
-    from psephos.lifecycle import Wishes
+    from psephos.control import Wishes
 
     _give(data, session, Wishes(paused=True))
 
@@ -57,7 +57,7 @@ def resume(session: Session = None, data: Data = FOLDER) -> None:
     \b
       psephos session resume lunch
     """
-    from psephos.lifecycle import Wishes
+    from psephos.control import Wishes
 
     _give(data, session, Wishes(paused=False))
 
@@ -77,7 +77,7 @@ def extend(
 
     It can never be moved to earlier, and not within the last three seconds. A session without an end gets one.
     """
-    from psephos.lifecycle import Wishes
+    from psephos.control import Wishes
 
     if (to is None) == (by is None):
         raise InputError("say until when: --to TIME, or --by DURATION")
@@ -98,7 +98,7 @@ def close(
       psephos session close lunch
       psephos session close lunch --at 2026-11-23T20:15:00Z
     """
-    from psephos.lifecycle import Wishes
+    from psephos.control import Wishes
 
     now = _now_ms()
     close_at = now if at is None else _time("--at", at)
@@ -118,7 +118,7 @@ def void(
     \b
       psephos session void lunch --reason "the list of options was wrong"
     """
-    from psephos.lifecycle import Wishes
+    from psephos.control import Wishes
 
     if not reason.strip():
         raise InputError("say why it is void: --reason TEXT; everybody will read it")
@@ -134,7 +134,7 @@ def _give(data: Path, session: str | None, order: Wishes) -> None:
 
 def _tell(book: OrderBook, order: Wishes) -> None:
     """Prints what the session is then. Raises LifecycleError, Untaken."""
-    from psephos.codec.control import Phase
+    from psephos.formats.control import Phase
     from psephos.platform.clock import text_of
 
     control = book.give(order)
@@ -160,7 +160,7 @@ def _planned_end(book: OrderBook, data: Path) -> int:
 
 def _book(data: Path, session: str | None) -> OrderBook:
     """The order book of the session that is meant. Raises InputError."""
-    from psephos.lifecycle import OrderBook
+    from psephos.control import OrderBook
 
     folders = list(_folders(data, session))
     books = [OrderBook(folder, name) for name, folder in folders]
@@ -185,7 +185,7 @@ def _folders(data: Path, session: str | None) -> list[tuple[str, Path]]:
 
 def _name(folder: Path) -> str:
     """The session's name as its conductor has told it; before that, of the folder that the session is in."""
-    from psephos.lifecycle import OrderBook
+    from psephos.control import OrderBook
 
     taken = OrderBook(folder, "").taken()
     return folder.parent.parent.name if taken is None else taken.session

@@ -10,7 +10,7 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from psephos.sizing import Estimate, Pods
+    from psephos.domain.sizing import Estimate, Pods
 
 MOST_VOTES, MOST_VIEWERS, MOST_PARTITIONS = 10_000_000, 100_000_000, 64
 
@@ -44,8 +44,8 @@ def size(
 
     The operator sizes workloads by the same rules. docs/sizing.md says where the figures are from.
     """
-    from psephos.session import Capacity
-    from psephos.sizing import estimate
+    from psephos.domain.session import Capacity
+    from psephos.domain.sizing import estimate
 
     capacity = Capacity(votesPerSecond=votes_per_second, viewers=viewers, partitions=partitions)
     found = estimate(capacity, frames_per_second=frames_per_second)

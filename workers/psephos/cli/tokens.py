@@ -14,7 +14,7 @@ from psephos.cli.errors import InputError
 from psephos.platform.durations import parse_duration
 
 if TYPE_CHECKING:
-    from psephos.session import Session
+    from psephos.domain.session import Session
 
 app = typer.Typer(help="Voter tokens.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -50,7 +50,7 @@ def mint(
 
     A local session keeps its key in its folder: .psephos/my-session/keys/tokens-hs256
     """
-    from psephos.dev.tokens import TokenTemplate, signer, token_template
+    from psephos.client.tokens import TokenTemplate, signer, token_template
     from psephos.platform.settings import SettingsError, read_key
 
     seconds = parse_ttl(ttl)

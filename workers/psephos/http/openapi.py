@@ -1,7 +1,7 @@
 """The building blocks of the API's descriptions (OpenAPI 3.1, AsyncAPI 3). Pure.
 
-Each role describes itself, from its own table of problems and the session's rules: see `psephos.ingest.openapi`
-and `psephos.gateway.openapi`.
+Each role describes itself, from its own table of problems and the session's rules: see
+`psephos.roles.ingest.openapi` and `psephos.roles.gateway.openapi`.
 """
 
 from collections.abc import Mapping, Sequence

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Any
 
+from psephos.domain.session import API_VERSION
 from psephos.platform.errors import FAILED, PsephosError
-from psephos.session import API_VERSION
 
 RESOURCE = f"votingsessions.{API_VERSION.split('/')[0]}"
 REQUEST_S = 30

@@ -77,7 +77,7 @@ def watch(name: Name, namespace: Namespace = "", context: Context = "", kubeconf
     from rich.console import Console
     from rich.live import Live
 
-    from psephos.dev.bars import bars, result_line
+    from psephos.client.bars import bars, result_line
 
     kubectl = Kubectl(namespace, context, kubeconfig)
     session = kubectl.session(name)
@@ -202,8 +202,8 @@ def tokens(
       kubectl psephos tokens board-chair - < members.txt
     """
     from psephos.cli.tokens import parse_ttl, read_subjects, read_weight
-    from psephos.dev.tokens import signer, token_template
-    from psephos.session import parse_session
+    from psephos.client.tokens import signer, token_template
+    from psephos.domain.session import parse_session
 
     kubectl = Kubectl(namespace, context, kubeconfig)
     session = kubectl.session(name)
@@ -266,7 +266,7 @@ def _ask(question: str, yes: bool) -> None:
 def _print(session: Mapping[str, Any], frame: Mapping[str, Any]) -> None:
     from rich.console import Console
 
-    from psephos.dev.bars import bars
+    from psephos.client.bars import bars
 
     Console(highlight=False).print(bars(frame, _labels(session), _title(session)))
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import IO, Any
 from urllib.parse import urlsplit
 
-from psephos.dev.read import NoAnswer, request
+from psephos.client.http import NoAnswer, request
 from psephos.kubectl.access import Kubectl, KubectlError
 from psephos.kubectl.orders import Refused
 

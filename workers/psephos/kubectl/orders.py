@@ -1,7 +1,7 @@
 """Orders of people as changes of a session's object. Pure.
 
-The operator reads them in `psephos_operator.life`; annotations and words are the contract between the two, and a
-test compares them. They are written out here, so that the plugin needs no Kafka client.
+The operator reads them in `psephos_operator.reconcile.life`; annotations and words are the contract between the
+two, and a test compares them. They are written out here, so that the plugin needs no Kafka client.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from psephos.codec.control import Phase
+from psephos.formats.control import Phase
 from psephos.platform.durations import parse_duration
 from psephos.platform.errors import FAILED, PsephosError
 

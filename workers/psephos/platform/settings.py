@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from psephos.platform.errors import BAD_INPUT, PsephosError
 
 PREFIX = "PSEPHOS_"
-TEST_PREFIX = "PSEPHOS_TEST_"  # faults that the fault suite injects, see psephos.tally.crash
+TEST_PREFIX = "PSEPHOS_TEST_"  # faults that the fault suite injects, see psephos.roles.tally.crash
 
 
 class SettingsError(PsephosError):
@@ -95,7 +95,7 @@ class Settings(BaseModel):
 
     @property
     def orders_dir(self) -> Path:
-        """Where people tell a local conductor what they want: see `psephos.lifecycle.orderbook`."""
+        """Where people tell a local conductor what they want: see `psephos.control.orderbook`."""
         return self.data_dir / "orders"
 
 

@@ -1,0 +1,1 @@
+"""The admission webhook: reviews of sessions before they are stored."""

@@ -1,0 +1,1 @@
+"""The Kubernetes API: client, informer, work queue, leader election, events, kinds."""

@@ -1,0 +1,1 @@
+"""One reconcile pass of a session: observe, act, apply, report."""

@@ -1,0 +1,270 @@
+"""Kafka, the ledger and Redis as the operator uses them: clients shared by all sessions. Calls block.
+
+What is done to them in a session's life is `psephos.control`'s; here is what only an operator does: looking at
+all of it at once, and taking it away again.
+"""
+
+import secrets as random
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote, urlsplit, urlunsplit
+
+import msgspec
+import redis
+
+from psephos.adapters.dynamodb import Ledger, LedgerMissing, StoredBlock
+from psephos.adapters.dynamodb.ledger import dynamodb_client
+from psephos.adapters.kafka import LogAdmin, LogUnavailable, read_control
+from psephos.adapters.redis import frame_name, heartbeat_name, tls
+from psephos.adapters.s3 import ObjectStore, exports_address
+from psephos.control import Closing, closing_of
+from psephos.control.closing import sealed_ends
+from psephos.domain.genesis import Genesis, decode_genesis
+from psephos.domain.results import Document, decode_document
+from psephos.formats.blocks import Block, State, decode_block
+from psephos.formats.control import Control, Phase
+from psephos.formats.errors import Malformed
+from psephos.platform.settings import Settings
+from psephos_operator.settings import OperatorSettings
+
+_REDIS_S = 2.0
+PASSWORD_BYTES = 24
+UNREADABLE = 2**63
+CLUSTER_COMMANDS = ("+cluster|slots", "+cluster|shards", "+cluster|nodes", "+cluster|myid")
+COMMANDS = ("+@read", "+@write", "+@pubsub", "+@connection", "+eval", "+evalsha", "+script|load", "-@dangerous")
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How far a session is, as ledger and log have it. None or empty: not yet.
+
+    states: of each partition's head; ends: where its chain ends; verdicts: partitions that the run has a verdict
+    of; owned: partitions that a tally worker has, None where Kafka did not say.
+    """
+
+    genesis: Genesis | None = None
+    control: Control | None = None
+    closing: Closing | None = None
+    sealed: Mapping[int, int] = field(default_factory=dict)
+    states: tuple[State, ...] = ()
+    ends: tuple[int, ...] = ()
+    verdicts: frozenset[int] = frozenset()
+    final: Document | None = None
+    disputed: Document | None = None
+    owned: int | None = None
+
+    @property
+    def partitions(self) -> int:
+        """Partitions of the votes topic, 0 before genesis."""
+        return 0 if self.genesis is None else self.genesis.partitions
+
+    @property
+    def sealed_whole(self) -> bool:
+        """Whether every partition's end is fixed."""
+        return self.genesis is not None and len(self.sealed) == self.partitions
+
+    @property
+    def counted(self) -> bool:
+        """Whether the tally has come to every sealed end."""
+        return self.sealed_whole and self.behind == 0
+
+    @property
+    def behind(self) -> int:
+        """Records that the tally has to go to the sealed ends that are known."""
+        return sum(max(0, end - self.ends[partition]) for partition, end in self.sealed.items())
+
+
+class Backends:
+    """The clients. Threads may share it. Methods raise LogUnavailable, LedgerUnavailable, or what is in
+    `psephos.adapters.redis.AWAY`."""
+
+    def __init__(self, settings: OperatorSettings) -> None:
+        self._settings = settings
+        self._dynamodb = dynamodb_client(settings.role_settings("operator"))
+        self._redis: redis.Redis | redis.RedisCluster | None = None
+        self._table_lock = threading.Lock()
+        self._warmed = 0
+
+    def role_settings(self, uid: str) -> Settings:
+        """The settings of `psephos.control` for one session."""
+        return self._settings.role_settings(uid)
+
+    def ledger(self, uid: str) -> Ledger:
+        """One session's items."""
+        return Ledger(self._dynamodb, self._settings.dynamodb_table, uid)
+
+    # --- Looking
+
+    def standing(self, uid: str, run: str) -> Standing:
+        """All of it, read anew."""
+        ledger = self.ledger(uid)
+        try:
+            payload = ledger.get("genesis")
+        except LedgerMissing:
+            payload = None
+        if payload is None:
+            return Standing()
+        genesis = decode_genesis(payload)
+        control = read_control(self.role_settings(uid))
+        closing = closing_of(ledger)
+        heads = [ledger.head(partition) for partition in range(genesis.partitions)]
+        blocks = [None if head is None else _readable(head.payload) for head in heads]
+        known = [block for block in blocks if block is not None]
+        late = closing is not None
+        verdicts = ledger.items(f"verdict#{run}") if late else ()
+        return Standing(
+            genesis=genesis,
+            control=control,
+            closing=closing,
+            sealed=sealed_ends(ledger) if late else {},
+            states=tuple(block.state for block in known),
+            ends=tuple(map(_end, heads, blocks)),
+            verdicts=frozenset(partition for partition, _ in verdicts),
+            final=_document(ledger.get("final")) if late else None,
+            disputed=_document(ledger.get(f"disputed#{run}")) if late else None,
+            owned=self.owned(uid) if control is not None and control.phase is not Phase.FINAL else None,
+        )
+
+    def owned(self, uid: str) -> int | None:
+        """How many partitions tally workers have; None: Kafka did not say. See `LogAdmin.count_owned`."""
+        try:
+            return LogAdmin(self.role_settings(uid)).count_owned()
+        except LogUnavailable:
+            return None
+
+    def has_topics(self, uid: str) -> bool:
+        """Whether the votes topic is there, which somebody else makes."""
+        return LogAdmin(self.role_settings(uid)).describe_votes() is not None
+
+    # --- The table
+
+    def warm(self, write_units: int) -> None:
+        """Makes the shared table ready for so many write units a second; it never becomes less.
+
+        Raises botocore's ClientError where the cloud refuses.
+        """
+        with self._table_lock:
+            enough = ON_DEMAND_UNITS if self._settings.dynamodb_billing == "on-demand" else 0
+            if write_units <= max(self._warmed, enough):
+                return
+            table = self._dynamodb.describe_table(TableName=self._settings.dynamodb_table)["Table"]
+            change = table_change(table, write_units, self._settings.dynamodb_billing)
+            if change:
+                self._dynamodb.update_table(TableName=self._settings.dynamodb_table, **change)
+            self._warmed = write_units
+
+    # --- Redis
+
+    def redis_url(self, uid: str, password: str) -> str:
+        """The URL by which a session's pods reach Redis: with their own user, if they have one."""
+        if not self._settings.redis_acl:
+            return self._settings.redis_url
+        parts = urlsplit(self._settings.redis_url)
+        place = parts.netloc.rpartition("@")[2]
+        return urlunsplit(parts._replace(netloc=f"{redis_user(uid)}:{quote(password)}@{place}"))
+
+    def _redis_client(self) -> Any:
+        """NB: a cluster is asked for its nodes when the client is made, and may be away then."""
+        if self._redis is None:
+            common: dict[str, Any] = {
+                "socket_timeout": _REDIS_S,
+                "socket_connect_timeout": _REDIS_S,
+                **tls(self._settings.role_settings("operator")),
+            }
+            kind = redis.RedisCluster if self._settings.redis_cluster else redis.Redis
+            self._redis = kind.from_url(self._settings.redis_url, **common)
+        return self._redis
+
+    def let_in(self, uid: str, password: str) -> None:
+        """Makes the session's Redis user, or sets it right: its own keys and channels, and nothing else.
+
+        NB: a Redis without an ACL file forgets users when it restarts, so this is done again and again.
+        """
+        if self._settings.redis_acl:
+            keys = f"psephos:{{{uid}}}:*"
+            commands = (*COMMANDS, *CLUSTER_COMMANDS) if self._settings.redis_cluster else COMMANDS
+            self._acl("SETUSER", redis_user(uid), "reset", "on", f">{password}", f"~{keys}", f"&{keys}", *commands)
+
+    # --- Taking away
+
+    def delete_topics(self, uid: str) -> None:
+        """The session's topics; those that are gone do not matter."""
+        LogAdmin(self.role_settings(uid)).delete_topics()
+
+    def delete_rows(self, uid: str) -> None:
+        """Every ledger item of the session."""
+        try:
+            self.ledger(uid).delete_session()
+        except LedgerMissing:
+            return
+
+    def delete_keys(self, uid: str) -> None:
+        """The session's keys in Redis, and its user."""
+        self._redis_client().delete(frame_name(uid), heartbeat_name(uid))
+        if self._settings.redis_acl:
+            self._acl("DELUSER", redis_user(uid))
+
+    def delete_exports(self, uid: str, name: str, url: str) -> None:
+        """What the session has exported into an object store. Raises ObjectStoreError."""
+        address = exports_address(url, name, uid)
+        if address is not None:
+            ObjectStore.of(self.role_settings(uid)).delete_below(address)
+
+    def _acl(self, command: str, *words: str) -> None:
+        """Each node of a cluster has users of its own."""
+        client, where = self._redis_client(), {}
+        if self._settings.redis_cluster:
+            where = {"target_nodes": redis.RedisCluster.ALL_NODES}
+        client.execute_command(f"ACL {command}", *words, **where)
+
+
+ON_DEMAND_UNITS = 4_000
+"""What a new on-demand table takes at once."""
+
+
+def table_change(table: Mapping[str, Any], write_units: int, billing: str) -> dict[str, Any]:
+    """What UpdateTable has to be told so that a table takes so many write units a second; empty: nothing. Pure."""
+    if billing == "provisioned":
+        now = table.get("ProvisionedThroughput", {})
+        if now.get("WriteCapacityUnits", 0) >= write_units:
+            return {}
+        reads = max(now.get("ReadCapacityUnits", 0), write_units // 4)
+        throughput = {"ReadCapacityUnits": reads, "WriteCapacityUnits": write_units}
+        return {"BillingMode": "PROVISIONED", "ProvisionedThroughput": throughput}
+    warm = table.get("WarmThroughput", {}).get("WriteUnitsPerSecond", ON_DEMAND_UNITS)
+    return {} if warm >= write_units else {"WarmThroughput": {"WriteUnitsPerSecond": write_units}}
+
+
+def redis_user(uid: str) -> str:
+    """The session's user in Redis."""
+    return f"psephos-{uid}"
+
+
+def new_password() -> str:
+    """Of a session's Redis user."""
+    return random.token_urlsafe(PASSWORD_BYTES)
+
+
+def _readable(payload: bytes) -> Block | None:
+    try:
+        return decode_block(payload)
+    except Malformed:
+        return None
+
+
+def _end(head: StoredBlock | None, block: Block | None) -> int:
+    """Where a chain ends. For an unreadable head nobody should wait: no tally can follow it."""
+    if head is None:
+        return 0
+    return UNREADABLE if block is None else block.end
+
+
+def _document(payload: bytes | None) -> Document | None:
+    if payload is None:
+        return None
+    try:
+        return decode_document(payload)
+    except (ValueError, msgspec.MsgspecError):
+        return None

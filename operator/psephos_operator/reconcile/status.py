@@ -1,0 +1,142 @@
+"""The status of a session, from what was observed. Pure.
+
+No figure by option stands here before the result is final, but the leader's name where results are live.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+
+from psephos.domain.results import cells_of, combine, embargoed, option_sums, turnout
+from psephos.domain.session import Session
+from psephos.formats.control import Phase
+from psephos.platform.clock import text_of
+from psephos_operator.reconcile.backends import Standing
+
+SEALED, TIE = "sealed", "tie"
+READY, PROGRESSING, DEGRADED, PAUSED, FINAL, DISPUTED = (
+    "Ready",
+    "Progressing",
+    "Degraded",
+    "Paused",
+    "Final",
+    "Disputed",
+)
+CONDITIONS = (READY, PROGRESSING, DEGRADED, PAUSED, FINAL, DISPUTED)
+_LONGEST = 1024
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One condition as it is now. `state`: True, False, or None for unknown."""
+
+    state: bool | None
+    reason: str
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that a status says. Conditions by type; `keep`: members of the status before that stay as they are."""
+
+    generation: int
+    phase: Phase
+    conditions: Mapping[str, Condition]
+    members: Mapping[str, Any] = field(default_factory=dict)
+    keep: bool = False
+
+
+def status(report: Report, before: Mapping[str, Any], now: datetime) -> dict[str, Any]:
+    """The status that replaces `before`. A condition's time is when it last changed between True and False."""
+    known = {condition["type"]: condition for condition in before.get("conditions", ())}
+    kept = {name: value for name, value in before.items() if report.keep}
+    return {
+        **kept,
+        **report.members,
+        "observedGeneration": report.generation,
+        "phase": report.phase.value,
+        "conditions": [
+            _condition(kind, report.conditions[kind], known.get(kind), report.generation, now)
+            for kind in CONDITIONS
+            if kind in report.conditions
+        ],
+    }
+
+
+def _condition(
+    kind: str, new: Condition, old: Mapping[str, Any] | None, generation: int, now: datetime
+) -> dict[str, Any]:
+    state = "Unknown" if new.state is None else str(new.state)
+    same = old is not None and old["status"] == state
+    moment = now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return {
+        "type": kind,
+        "status": state,
+        "reason": new.reason,
+        "message": new.message[:_LONGEST],
+        "observedGeneration": generation,
+        "lastTransitionTime": old["lastTransitionTime"] if same and old else moment,
+    }
+
+
+def figures(session: Session, standing: Standing) -> dict[str, Any]:
+    """What ledger and log say, for people: turnout, leader, partitions, result."""
+    genesis, control = standing.genesis, standing.control
+    if genesis is None or control is None:
+        return {}
+    state = combine(standing.states, cells_of(session))
+    counted = turnout(state.classes, state.voters)
+    members: dict[str, Any] = {
+        "accepted": counted.accepted,
+        "turnout": msgspec.to_builtins(counted),
+        "leader": _leader(session, standing, control.phase),
+        "partitions": _partitions(standing),
+        "epoch": genesis.epoch,
+        "publicKey": genesis.public_key,
+        "receiptKey": genesis.receipt_key,
+    }
+    closes_at = standing.closing.closes_at if standing.closing else control.closes_at
+    if closes_at is not None:
+        members["closesAt"] = text_of(closes_at)
+    if standing.final is not None and control.phase is Phase.FINAL:
+        members["outcome"] = _outcome(standing.final)
+    return members
+
+
+def _partitions(standing: Standing) -> dict[str, int]:
+    owned = {} if standing.owned is None else {"owned": standing.owned}
+    sealed = {"sealed": len(standing.sealed)} if standing.sealed else {}
+    verdicts = {"verdicts": len(standing.verdicts)} if standing.verdicts else {}
+    return {"total": standing.partitions, **owned, **sealed, **verdicts}
+
+
+def _leader(session: Session, standing: Standing, phase: Phase) -> str:
+    """Who is ahead; `sealed` where nobody may know, `tie` where nobody is, empty before the first vote."""
+    if phase is Phase.FINAL and standing.final is not None:
+        return ", ".join(standing.final["outcome"]["winners"])
+    if embargoed(session, phase) or phase in (Phase.DISPUTED, Phase.VOID):
+        return SEALED
+    sums = option_sums(session, combine(standing.states, cells_of(session)).tallies)
+    most = max(sums)
+    leading = [option for option, total in zip(session.option_ids, sums, strict=True) if total == most]
+    if not any(sums):
+        return ""
+    return leading[0] if len(leading) == 1 else TIE
+
+
+def _outcome(document: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "winners": document["outcome"]["winners"],
+        "totals": {option: _amount(total) for option, total in document["totals"].items()},
+        "version": document["version"],
+        "sealedAt": document["sealedAt"],
+    }
+
+
+def _amount(total: int | float | Decimal) -> int | str:
+    """Whole votes as numbers, weighted ones as exact texts."""
+    return total if isinstance(total, int) else str(total)

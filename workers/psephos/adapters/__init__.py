@@ -1,0 +1,1 @@
+"""Kafka, DynamoDB, Redis and S3: one package each, and nothing else knows their clients."""

@@ -1,0 +1,5 @@
+"""Importing this reads what `psephos.adapters.dynamodb.descriptions` keeps: for a fork server."""
+
+from psephos.adapters.dynamodb.descriptions import read_descriptions
+
+read_descriptions()

@@ -1,0 +1,43 @@
+"""The life of a session: prepared, opened, closed, recounted. Used by the local stack and by the operator.
+
+Calls block. Each step can be run again and goes on where the protocol stands: a conditional ledger item, or a
+record of the log, says how far it got, never the memory of a process. What follows from orders and from the clock
+is decided in `orders`, which is pure. Only the standing of a session is changed here; what is counted is none of
+this package's business.
+"""
+
+from psephos.control.closing import Closing, Drained, close, closing_of, extend
+from psephos.control.conductor import Conductor
+from psephos.control.errors import LifecycleError, Stopped
+from psephos.control.keys import SessionKeys, make_keys, read_keys
+from psephos.control.orderbook import OrderBook, Taken, Untaken
+from psephos.control.orders import Obeyed, Orders, Voting, obey
+from psephos.control.phases import set_phase
+from psephos.control.prepare import prepare
+from psephos.control.schedule import next_due
+from psephos.control.wishes import Wishes
+
+__all__ = [
+    "Closing",
+    "Conductor",
+    "Drained",
+    "LifecycleError",
+    "Obeyed",
+    "OrderBook",
+    "Orders",
+    "SessionKeys",
+    "Stopped",
+    "Taken",
+    "Untaken",
+    "Voting",
+    "Wishes",
+    "close",
+    "closing_of",
+    "extend",
+    "make_keys",
+    "next_due",
+    "obey",
+    "prepare",
+    "read_keys",
+    "set_phase",
+]

@@ -1,0 +1,83 @@
+"""What a count finds: winners, rounds, and the ties that a rule had to settle."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
+
+from psephos.domain.counting.amounts import amount
+
+Patterns = Mapping[bytes, int]
+"""Canonical ballot -> summed weight in millionths."""
+
+Tally = Mapping[int, int | Fraction]
+"""Option index -> millionths; a Fraction of them only where the method divides (mean)."""
+
+
+@dataclass(frozen=True)
+class Round:
+    """One round. `tally` lists the continuing options in declared order; `eliminated` are those that go
+    out after it, highest tally first; `exhausted` is the weight, in millionths, of ballots that name no
+    continuing option, blanks included."""
+
+    tally: Tally
+    eliminated: tuple[int, ...]
+    exhausted: int
+
+
+@dataclass(frozen=True)
+class TieBreak:
+    """A tie that decided something in round `round` (from 1): of the options `tied`, all with the same
+    tally, `chosen` got what the `purpose` says, by the rule `rule`."""
+
+    round: int
+    tied: tuple[int, ...]
+    chosen: int
+    purpose: str
+    """win | elimination"""
+    rule: str
+    """declared | lot"""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """`winners` has one option, or none when no ballot names any."""
+
+    method: str
+    winners: tuple[int, ...]
+    rounds: tuple[Round, ...]
+    tie_breaks: tuple[TieBreak, ...]
+
+
+def outcome_json(outcome: Outcome, option_ids: Sequence[str]) -> dict[str, Any]:
+    """The outcome with ids and readable amounts, as published. Numbers are int or Decimal."""
+    return {
+        "method": outcome.method,
+        "winners": [option_ids[index] for index in outcome.winners],
+        "rounds": [_round_json(turn, option_ids) for turn in outcome.rounds],
+        "tieBreaks": [_tie_break_json(tie, option_ids) for tie in outcome.tie_breaks],
+    }
+
+
+def _round_json(turn: Round, option_ids: Sequence[str]) -> dict[str, Any]:
+    return {
+        "tally": {option_ids[index]: _shown(votes) for index, votes in turn.tally.items()},
+        "eliminated": [option_ids[index] for index in turn.eliminated],
+        "exhausted": amount(turn.exhausted),
+    }
+
+
+def _tie_break_json(tie: TieBreak, option_ids: Sequence[str]) -> dict[str, Any]:
+    return {
+        "round": tie.round,
+        "tied": [option_ids[index] for index in tie.tied],
+        "chosen": option_ids[tie.chosen],
+        "purpose": tie.purpose,
+        "rule": tie.rule,
+    }
+
+
+def _shown(millionths: int | Fraction) -> int | Decimal:
+    """Rounded to six places for display only, half to even; ranking compares the exact fractions."""
+    return amount(round(millionths))

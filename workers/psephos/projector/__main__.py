@@ -1,9 +1,0 @@
-"""`python -m psephos.projector`, configured by the environment like `psephos projector`."""
-
-import sys
-
-from psephos.platform.program import run_program
-from psephos.platform.settings import load_settings
-from psephos.projector.main import run
-
-sys.exit(run_program("psephos projector", lambda: run(load_settings())))

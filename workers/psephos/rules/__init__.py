@@ -1,8 +1,0 @@
-"""What a ballot is: its one canonical form and the rules that it must keep. Pure; shared by all roles."""
-
-from psephos.rules.ballots import BallotRules, InvalidBallot
-
-MAX_REVOTES = 100
-"""Accepted ballots a voter under `revote: last`; what tally and recount remember of a voter stays bounded."""
-
-__all__ = ["MAX_REVOTES", "BallotRules", "InvalidBallot"]

@@ -1,0 +1,1 @@
+"""How every role starts and runs until a signal."""
