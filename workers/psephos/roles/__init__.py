@@ -1,1 +1,1 @@
-"""The processes of a session: they meet in Kafka, the ledger and Redis, not in code."""
+"""The processes of a session. They share Kafka, the ledger and Redis, but no code."""

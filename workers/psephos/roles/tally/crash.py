@@ -1,8 +1,8 @@
-"""Crash points: where the fault suite ends or stops this process at a named step of a round.
+"""Crash points: where the fault suite kills or stops this process at a named step of a round.
 
-Off they cost a call of an empty function a round, not a vote. `PSEPHOS_TEST_CRASH_AT=after-put:3` ends the process
-as SIGKILL would when it comes to the step `after-put` for the third time; `PSEPHOS_TEST_STOP_AT` stops it there
-(SIGSTOP) until somebody resumes it, as a paused machine would.
+When off, they cost a call to an empty function per round, not per vote. `PSEPHOS_TEST_CRASH_AT=after-put:3` ends
+the process as SIGKILL would when it reaches the step `after-put` for the third time; `PSEPHOS_TEST_STOP_AT` stops
+it there (SIGSTOP) until it is resumed, like a paused machine.
 """
 
 import os
@@ -13,10 +13,10 @@ CRASH, STOP = "PSEPHOS_TEST_CRASH_AT", "PSEPHOS_TEST_STOP_AT"
 STEPS = (
     "recovering",  # a step of recovery was committed to the store
     "fetched",  # records are pending, nothing is decided
-    "decided",  # the block is made, the store's transaction is open, nothing is put
+    "decided",  # the block is built, the store's transaction is open, nothing is put
     "after-put",  # the ledger holds the block, the store does not
     "committed",  # the store holds it too, nothing is published
-    "publishing",  # the round's stores are committed, its transaction is not begun
+    "publishing",  # the round's stores are committed, its transaction has not begun
     "in-transaction",  # tallies and offsets are sent, the transaction is open
     "published",  # the transaction is committed
 )
@@ -40,7 +40,7 @@ def _armed(variable: str, number: signal.Signals) -> Callable[[str], None]:
 
 
 def _off(_step: str) -> None:
-    """No fault is injected."""
+    """Injects no fault."""
 
 
 def _crash_point() -> Callable[[str], None]:

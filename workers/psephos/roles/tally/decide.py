@@ -1,7 +1,7 @@
-"""What becomes of each record: only from the records and the state before. No clock, no I/O, no mutable spec.
+"""Decides each record from nothing but the records and the previous state. No clock, no I/O, no mutable spec.
 
 The order of judgement is fixed (docs/architecture.md, section 2): control, late, malformed, invalid ballot,
-then the voter's allowance. The recount judges by the same order with code of its own.
+then the voter's allowance. The recount judges in the same order with code of its own.
 """
 
 import sys
@@ -48,8 +48,8 @@ from psephos.formats.votes import (
 Record = tuple[bytes | None, bytes | None]  # key, value
 Contributions = tuple[tuple[int, int], ...]
 
-# Upper bounds of what a record adds to a block: offset 2, voter 16, ballot length 2, time 8, weight 8, segment 2,
-# nonce length 1 and nonce 16, supersedes 8; another record: offset 2 and class 1. The rest is head room.
+# Upper bounds of what an accepted record adds to a block: offset 2, voter 16, ballot length 2, time 8, weight 8,
+# segment 2, nonce length 1 and nonce 16, supersedes 8; another record: offset 2 and class 1. The rest is headroom.
 _ACCEPTED_BYTES = 2 + VOTER_BYTES + 2 + 8 + 8 + 2 + 1 + NONCE_BYTES + 8
 _OTHER_BYTES = 3
 _HEAD_BYTES = 2048
@@ -59,26 +59,26 @@ _MEMO = 100_000  # distinct ballots remembered with their contributions
 
 
 class Voters(Protocol):
-    """The dedup store as deciding needs it: voter to packed state. A dict-like view of one transaction."""
+    """The dedup store as `Judge` needs it: voter to packed state. A dict-like view of one transaction."""
 
     def get(self, voter: bytes, /) -> bytes | None:
-        """What is known of a voter, None if nothing."""
+        """Returns what is known of a voter, None if nothing."""
 
     def put(self, voter: bytes, value: bytes, /) -> object:
-        """Remembers."""
+        """Stores a voter's value."""
 
     def add(self, voter: bytes, value: bytes, /) -> bool:
-        """Remembers unless something is known already; answers whether it was new."""
+        """Stores the value unless the voter is known already; returns whether it was new."""
 
     def add_all(self, voters: Sequence[bytes], values: Iterable[bytes], /) -> list[bool]:
-        """`add` of each, in this order."""
+        """Calls `add` for each, in this order."""
 
     def put_all(self, items: Sequence[tuple[bytes, bytes]], /) -> None:
-        """`put` of each, in this order; cheapest where they are sorted."""
+        """Calls `put` for each, in this order; cheapest if they are sorted."""
 
 
 class _Known(msgspec.Struct, array_like=True):
-    """What `last` and quotas remember of a voter: the newest accepted vote, and all accepted nonces."""
+    """A voter's entry under `last` or a quota: the newest accepted vote, and all accepted nonces."""
 
     offset: int
     ballot: bytes
@@ -94,7 +94,7 @@ _decode = msgspec.msgpack.Decoder(_Known).decode
 
 @dataclass(frozen=True)
 class Rules:
-    """What deciding needs of a session; equal for every worker by the genesis' rules hash."""
+    """The parts of a session that deciding needs; equal for every worker by the genesis' rules hash."""
 
     ballots: BallotRules
     partitions: int
@@ -121,17 +121,17 @@ class Rules:
 
     @property
     def cells(self) -> int:
-        """Cumulative tallies: options x segments."""
+        """Number of cumulative tallies: options x segments."""
         return self.options * self.segments
 
     @property
     def once(self) -> bool:
-        """One vote a voter, the first counts: all that is remembered is its offset."""
+        """True if each voter has one vote and the first counts: then only its offset is remembered."""
         return not self.last and self.quota == 1
 
 
 class Head(NamedTuple):
-    """Where a partition stands: hash of its last block (or of the genesis), next offset, state behind it."""
+    """Position of a partition: hash of its last block (or of the genesis), next offset, state up to there."""
 
     hash: bytes
     end: int
@@ -139,7 +139,7 @@ class Head(NamedTuple):
 
 
 class Judge:
-    """Turns records of one partition into blocks. Keeps nothing but a memo of what ballots contribute."""
+    """Turns records of one partition into blocks. Keeps only a memo of what ballots contribute."""
 
     def __init__(self, rules: Rules, session_uid: str, partition: int) -> None:
         self.rules = rules
@@ -148,9 +148,9 @@ class Judge:
         self._memo: dict[bytes, Contributions | None] = {}
 
     def block(self, head: Head, records: Sequence[Record], voters: Voters) -> Block:
-        """The block that follows `head`: as many of `records` (the first has offset `head.end`) as fit.
+        """Returns the block that follows `head`: as many of `records` (the first has offset `head.end`) as fit.
 
-        Changes `voters`; whoever owns its transaction commits it after the ledger took the block.
+        Changes `voters`; the owner of its transaction commits it once the ledger has accepted the block.
         """
         keys = [key for key, _ in records[:MAX_RECORDS]]
         values = [value for _, value in records[:MAX_RECORDS]]
@@ -174,20 +174,20 @@ class Judge:
         )
 
     def apply(self, blocks: Sequence[Block], voters: Voters) -> None:
-        """Brings the store up to stored blocks that follow each other, as recovery and adoption do."""
+        """Applies consecutive stored blocks to the store, as recovery and adoption do."""
         if self.rules.once:
             items = [pair for block in blocks for pair in _first_offsets(block)]
-            items.sort(key=itemgetter(0))  # neighbours lie on one page of the store: half of the work
+            items.sort(key=itemgetter(0))  # neighbours are on one page of the store: half the work
             voters.put_all(items)
             return
         for block in blocks:
             for vote in block.accepted:
                 self._remember(vote, voters)
 
-    # Where every record is a sound vote, and only the first of a voter counts: by columns, a third of the cost.
+    # If every record is a valid vote and only a voter's first one counts: by columns, at a third of the cost.
 
     def _plain(self, head: Head, keys: Sequence[bytes | None], values: Sequence[bytes | None]) -> "_Plain | None":
-        """The votes, if nothing but who has voted is left to judge; else None: then each is judged by itself."""
+        """Returns the votes if it only remains to judge who has voted already; else None: judge each by itself."""
         rules = self.rules
         if not rules.once or head.state.closed_at != NOTHING:
             return None
@@ -200,7 +200,7 @@ class Judge:
             return None
         if any(self._contributions(ballot) is None for ballot in set(votes.ballots)):
             return None
-        return _Plain(keys, votes)  # type: ignore[arg-type]  # all of them are voters
+        return _Plain(keys, votes)  # type: ignore[arg-type]  # all of them are voter ids
 
     def _all_at_once(self, head: Head, plain: "_Plain", voters: Voters) -> "_Decided":
         keys, votes = plain
@@ -230,7 +230,7 @@ class Judge:
                 tallies[option * self.rules.segments + segment] += number * units * weight
         return State(tuple(tallies), tuple(classes), state.voters + len(accepted), state.closed_at)
 
-    # Any records, one after the other.
+    # Any records, one at a time.
 
     def _one_by_one(
         self, head: Head, keys: Sequence[bytes | None], values: Sequence[bytes | None], voters: Voters
@@ -266,7 +266,7 @@ class Judge:
         return self._judge_voter(batch, key, vote, contributions, voters)
 
     def _read(self, key: bytes | None, value: bytes | None) -> Vote | None:
-        """The vote of a well-formed record, None for a malformed one."""
+        """Returns the vote in a well-formed record, None for a malformed one."""
         rules = self.rules
         if key is None or len(key) != VOTER_BYTES or partition_of(key, rules.partitions) != self._partition:
             return None
@@ -281,7 +281,7 @@ class Judge:
         return vote
 
     def _contributions(self, ballot: bytes) -> Contributions | None:
-        """What a ballot adds to which option, None if it is invalid."""
+        """Returns what a ballot adds to each option, None if it is invalid."""
         try:
             return self._memo[ballot]
         except KeyError:
@@ -335,14 +335,14 @@ class Judge:
 
 
 class _Plain(NamedTuple):
-    """Votes of which nothing but who has voted is left to judge, and their voters."""
+    """Votes for which it only remains to judge who has voted already, and their voters."""
 
     voters: Sequence[bytes]
     votes: VoteColumns
 
 
 class _Decided(NamedTuple):
-    """What became of the records up to `end`."""
+    """The decisions on the records up to `end`."""
 
     end: int
     accepted: Sequence[AcceptedVote]
@@ -351,7 +351,7 @@ class _Decided(NamedTuple):
 
 
 class _Batch:
-    """What has been decided so far of one block."""
+    """The decisions on one block up to now."""
 
     def __init__(self, state: State, base: int) -> None:
         self.base = base
@@ -383,7 +383,7 @@ class _Batch:
 
 
 def _packed(offsets: Sequence[int]) -> list[bytes]:
-    """As `once` remembers them."""
+    """Returns the offsets in the form in which `once` remembers them."""
     packed = array("Q", offsets)
     if sys.byteorder == "little":
         packed.byteswap()
@@ -391,16 +391,16 @@ def _packed(offsets: Sequence[int]) -> list[bytes]:
 
 
 def _first_offsets(block: Block) -> Iterable[tuple[bytes, bytes]]:
-    """What `once` remembers of this block's voters."""
+    """Returns what `once` remembers of this block's voters."""
     offsets, voters, *_ = AcceptedVotes.of(block.accepted).columns
     return zip(voters, _packed(offsets), strict=True)
 
 
 def _fitting(votes: VoteColumns, budget: int) -> int:
-    """How many of these votes fit into a block of so many bytes for sure; at least one.
+    """Returns how many of these votes are sure to fit into a block of `budget` bytes; at least one.
 
-    A column takes one value where all are the same, and else what its greatest value needs; times are kept
-    relative to one of them.
+    A column takes one value if all are the same, otherwise the width of its greatest value per vote; times are
+    kept relative to one of them.
     """
     ballots, received, weights, segments, nonces = votes
     times = max(received) - min(received)
@@ -423,7 +423,7 @@ def _judge_control(batch: _Batch, value: bytes | None) -> RecordClass:
 
 
 def _holds(nonces: bytes, nonce: bytes) -> bool:
-    """Whether this nonce stands in the concatenation, on a boundary."""
+    """Returns whether this nonce is in the concatenation, on a boundary."""
     at = nonces.find(nonce)
     while at != -1 and at % NONCE_BYTES:
         at = nonces.find(nonce, at + 1)

@@ -12,8 +12,8 @@ from psephos.roles.tally import metrics
 from psephos.roles.tally.worker import Worker
 from psephos.runtime.bootstrap import start
 
-# How many objects more make the collector look for cycles. A fetch makes 65,000 without one: looking at them after
-# every 700, which is Python's own number, took a quarter of the time.
+# Number of new objects after which the collector looks for cycles. A fetch creates 65,000 objects without any
+# cycle: collecting after every 700, which is Python's default, took a quarter of the time.
 _COLLECT_AFTER = 200_000
 log = get_logger()
 
@@ -21,8 +21,8 @@ log = get_logger()
 def run(settings: Settings) -> None:
     """Blocks until SIGTERM or SIGINT, then leaves the group and closes the stores.
 
-    Raises SettingsError, GenesisMismatch, LogUnavailable, LedgerUnavailable at its start, and Fenced when
-    another process runs with this worker's ordinal.
+    Raises SettingsError, GenesisMismatch, LogUnavailable or LedgerUnavailable at startup, and Fenced if another
+    process runs with this worker's ordinal.
     """
     configure_logs(
         role="tally",

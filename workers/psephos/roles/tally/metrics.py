@@ -1,4 +1,4 @@
-"""What SREs see of a tally worker."""
+"""Metrics of a tally worker."""
 
 from prometheus_client import Counter, Gauge, Histogram
 

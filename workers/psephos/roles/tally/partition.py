@@ -1,4 +1,4 @@
-"""One owned partition: from its ledger head to running, and its batches.
+"""One owned partition: its way from the ledger head to running, and its batches.
 
 The base of every block comes from the ledger's head, never from the store or from Kafka.
 """
@@ -20,17 +20,17 @@ from psephos.roles.tally import metrics
 from psephos.roles.tally.decide import Head, Judge, Record, Rules
 from psephos.roles.tally.store import Identity, Store, Transaction, store_failing
 
-_BLOCKS_A_STEP = 16  # recovery yields between such transactions, so that polling goes on
+_BLOCKS_A_STEP = 16  # blocks per transaction; recovery yields between these, so that polling goes on
 log = get_logger()
 
 
 class Stage(StrEnum):
-    """Where a partition stands on its way."""
+    """The stage that a partition has reached."""
 
     RECOVERING = "recovering"  # bringing the store up to the ledger's head
     VERIFYING = "verifying"  # waiting for the log's record at end - 1, to compare its digest
     RUNNING = "running"
-    STOPPED = "stopped"  # a person must look: the reason is named
+    STOPPED = "stopped"  # needs manual intervention; see the reason
 
 
 class PartitionStopped(PsephosError):
@@ -42,7 +42,7 @@ class PartitionStopped(PsephosError):
 
 
 class Batch(NamedTuple):
-    """A block that was decided, its bytes, and the store's open transaction that waits for the ledger."""
+    """A decided block, its bytes, and the store's open transaction that waits for the ledger."""
 
     partition: "Partition"
     block: Block
@@ -51,7 +51,7 @@ class Batch(NamedTuple):
 
 
 class Partition:
-    """State of one owned partition. All methods are called by the worker's one thread."""
+    """State of one owned partition. All methods are called from the worker's single thread."""
 
     def __init__(
         self, number: int, ledger: Ledger, rules: Rules, genesis_hash: bytes, data_dir: Path, boot_id: str
@@ -61,10 +61,10 @@ class Partition:
         self.stopped_by: PartitionStopped | None = None
         self._cells = rules.cells
         self.head = Head(genesis_hash, 0, State.empty(rules.cells))
-        self.published_end = -1  # what the tallies topic is known to hold
+        self.published_end = -1  # end of the tallies that the tallies topic is known to hold
         self.newest_vote_ms = 0
         self.last_base = 0
-        self.recovered_blocks = 0  # by the last recovery: how far the store was behind
+        self.recovered_blocks = 0  # in the last recovery: how far behind the store was
         self._ledger = ledger
         self._genesis_hash = genesis_hash
         self._judge = Judge(rules, ledger.session_uid, number)
@@ -76,7 +76,7 @@ class Partition:
         self._last_digest = b""
         self._revoked = False
 
-    # what the worker asks
+    # read by the worker
 
     @property
     def position(self) -> int:
@@ -85,7 +85,7 @@ class Partition:
 
     @property
     def start_offset(self) -> int:
-        """Where consuming begins after recovery: at the last record in the ledger, to compare its digest."""
+        """Offset at which consuming begins after recovery: the ledger's last record, to compare its digest."""
         return max(0, self.head.end - 1)
 
     @property
@@ -102,7 +102,7 @@ class Partition:
 
     @property
     def unpublished(self) -> bool:
-        """Whether the tallies topic is behind the ledger's head."""
+        """True if the tallies topic is behind the ledger's head."""
         return self.stage is Stage.RUNNING and self.published_end < self.head.end
 
     def tally(self) -> TallyRecord:
@@ -117,7 +117,7 @@ class Partition:
     # records
 
     def take(self, offset: int, record: Record) -> bool:
-        """Hands over a record; False if it is above the next offset: the worker must seek to `position`."""
+        """Takes a record; returns False if it is above the next offset: the worker must seek to `position`."""
         if self.stage is Stage.VERIFYING:
             self._verify(offset, record)
             return True
@@ -129,14 +129,14 @@ class Partition:
         return True
 
     def take_run(self, offset: int, records: Sequence[Record]) -> bool:
-        """The same for records that follow each other from `offset` on."""
+        """As `take`, for consecutive records from `offset` on."""
         if self.stage is Stage.RUNNING and offset == self.position:
             self._pending += records
             return True
         return all(self.take(at, record) for at, record in enumerate(records, offset))
 
     def _verify(self, offset: int, record: Record) -> None:
-        """The log's record at end - 1 must still be the one that the ledger counted."""
+        """Checks that the log's record at end - 1 is still the one that the ledger counted."""
         if offset < self.start_offset:
             return
         if offset > self.start_offset:
@@ -157,7 +157,7 @@ class Partition:
     # a round
 
     def decide(self) -> Batch:
-        """The next block, with the store's transaction left open. Raises StoreFailed."""
+        """Decides the next block and leaves the store's transaction open. Raises StoreFailed."""
         assert self._store is not None
         records = self._pending[:MAX_RECORDS]
         self._open = self._store.begin()
@@ -166,7 +166,7 @@ class Partition:
         return Batch(self, block, encode_block(block), self._open)
 
     def commit(self, batch: Batch) -> None:
-        """The ledger holds the block: commit the store and move on. Raises StoreFailed."""
+        """Commits the store and moves on, once the ledger holds the block. Raises StoreFailed."""
         assert self._store is not None
         digest = block_hash(batch.payload)
         self._store.commit(batch.transaction, digest, batch.block.end)
@@ -175,9 +175,9 @@ class Partition:
         del self._pending[: batch.block.end - batch.block.base]
 
     def adopt(self, payload: bytes) -> None:
-        """Another owner's block stands at our base: roll back, apply it as recovery does, go on from its end.
+        """Adopts another owner's block at our base: rolls back, applies it as recovery does, goes on from its end.
 
-        Raises PartitionStopped if it is not the successor of our head, StoreFailed.
+        Raises PartitionStopped if it does not follow our head, StoreFailed if the store fails.
         """
         assert self._store is not None
         self._rollback()
@@ -194,8 +194,9 @@ class Partition:
     # assignment and loss
 
     def recover(self) -> Iterator[None]:
-        """Brings the store up to the ledger's head, in steps. Raises PartitionStopped, StoreFailed,
-        LedgerUnavailable; may be called again then.
+        """Brings the store up to the ledger's head, in steps.
+
+        Raises PartitionStopped, StoreFailed or LedgerUnavailable, and may then be called again.
         """
         self.stage = Stage.RECOVERING
         self.recovered_blocks = 0
@@ -215,7 +216,7 @@ class Partition:
         self.stage = Stage.VERIFYING if self.head.end else Stage.RUNNING
 
     def revoke(self) -> None:
-        """Another member owns this partition now: whatever is in flight is discarded."""
+        """Discards whatever is in flight: another member owns this partition now."""
         self._revoked = True
         self._rollback()
         self.drop_pending()
@@ -224,9 +225,9 @@ class Partition:
             self._store = None
 
     def fail_store(self, why: str) -> None:
-        """The store is not to be trusted: delete it; the caller starts recovery.
+        """Deletes a store that can't be trusted; the caller starts recovery.
 
-        NB: until then nothing may be decided. What is pending here follows a head that is given up.
+        NB: until then nothing may be decided. The pending records follow a head that is given up.
         """
         self.stage = Stage.RECOVERING
         self._rollback()
@@ -235,7 +236,7 @@ class Partition:
         self.head = self._genesis_head()
 
     def stop(self, why: PartitionStopped) -> None:
-        """Gives this partition up until a person has looked."""
+        """Gives this partition up until somebody intervenes."""
         self._rollback()
         self.drop_pending()
         self.stage = Stage.STOPPED
@@ -248,7 +249,7 @@ class Partition:
                 self._report_wiped(self._store.was_wiped)
 
     def _misfit(self, stored: StoredBlock | None) -> str | None:
-        """Why the store does not fit the ledger's chain, None if it is a point on it. Raises PartitionStopped."""
+        """Returns why the store does not fit the ledger's chain, None if it does. Raises PartitionStopped."""
         assert self._store is not None
         meta = self._store.meta
         if meta.end == 0:
@@ -286,7 +287,7 @@ class Partition:
             yield
 
     def _check_voters(self) -> Iterator[None]:
-        """A store that was just built must know as many voters as the head says."""
+        """Checks that the recovered store knows as many voters as the head says."""
         assert self._store is not None
         if self._store.voters() != self.head.state.voters:
             raise PartitionStopped(
@@ -297,7 +298,7 @@ class Partition:
         yield
 
     def _checked(self, stored: StoredBlock, head: Head) -> Block:
-        """The stored block, if it follows this head. Raises PartitionStopped."""
+        """Returns the stored block if it follows this head. Raises PartitionStopped if it does not."""
         block = _decoded(stored)
         fits = (block.session, block.partition, block.base, block.previous) == (
             self._identity.session,
@@ -339,7 +340,7 @@ class Partition:
 
 
 def _decoded(stored: StoredBlock) -> Block:
-    """Raises PartitionStopped for bytes that are no block, or one of a version that is not known here."""
+    """Decodes a block. Raises PartitionStopped for bytes that are not a block, or for an unknown version."""
     try:
         return decode_block(stored.payload)
     except Malformed as error:

@@ -1,6 +1,6 @@
 """The Kafka transaction of a round: absolute tallies and consumed offsets, atomically (EOS v2).
 
-It begins after the blocks are in the ledger: what it publishes can always be derived from there again, so a
+It begins after the blocks are in the ledger: what it publishes can always be derived again from there, so a
 transaction that fails is aborted and its tallies go out with the next one.
 """
 
@@ -23,8 +23,8 @@ TRANSACTION_TIMEOUT_MS = 5_000  # an open transaction hides everyone's later tal
 _START_S = 30.0
 _CALL_S = 5.0
 _TRIES = 3
-_UNSETTLED_TRIES = 4  # of ending one transaction, _CALL_S and more each, before its producer is given up
-_STUCK_S = 20.0  # longer than all tries of a call that keeps its time-out, shorter than liveness waits
+_UNSETTLED_TRIES = 4  # tries at ending one transaction, _CALL_S and more each, before its producer is given up
+_STUCK_S = 20.0  # longer than all tries of a call that keeps its time-out, shorter than the liveness limit
 log = get_logger()
 
 
@@ -35,16 +35,16 @@ class Fenced(PsephosError):
 
 
 class Publisher:
-    """Publishes tallies of this worker. The transactional id is the worker's ordinal.
+    """Publishes this worker's tallies. The transactional id is the worker's ordinal.
 
-    A producer that is done for (its transaction outlived the time-out while brokers were away, another process
-    used its id, it can't end a transaction, or a call of it does not come back) is replaced by a new one, whose
-    tallies are derived from the ledger like all others. Whether this process is still the ordinal's owner is for
-    the consumer group to say.
+    A producer that is beyond use (its transaction outlived the time-out while brokers were unavailable, another
+    process used its id, it can't end a transaction, or one of its calls does not return) is replaced by a new one,
+    whose tallies are derived from the ledger like all others. The consumer group decides whether this process
+    still owns the ordinal.
     """
 
     def __init__(self, settings: Settings) -> None:
-        """Blocks until transactions that an earlier process with this ordinal left open are aborted."""
+        """Blocks until transactions left open by an earlier process with this ordinal are aborted."""
         uid = settings.session_uid
         self._votes, self._tallies = votes_topic(uid), tallies_topic(uid)
         self._config = {
@@ -54,11 +54,11 @@ class Publisher:
             "linger.ms": 0,
         }
         self._committing = False
-        self._unsettled = 0  # how often in a row a transaction could be neither committed nor aborted
+        self._unsettled = 0  # how many times in a row a transaction could be neither committed nor aborted
         self._producer: Producer | None = self._start(_START_S)
 
     def publish(self, tallies: Sequence[TallyRecord], group_metadata: Any) -> bool:
-        """Whether it was committed. `group_metadata` is the one captured when the records were fetched."""
+        """Returns whether it was committed. `group_metadata`: as captured when the records were fetched."""
         try:
             producer = self._producer = self._producer or self._start(_CALL_S)
             if self._committing:
@@ -68,7 +68,7 @@ class Publisher:
                 producer.produce(self._tallies, encode_tally(tally), tally_key(tally.partition), tally.partition)
             offsets = [TopicPartition(self._votes, tally.partition, tally.end) for tally in tallies]
             in_time(lambda: self._call(producer.send_offsets_to_transaction, offsets, group_metadata, _CALL_S))
-            producer.flush(_CALL_S)  # the commit would wait for the same; so the step behind it is what it says
+            producer.flush(_CALL_S)  # the commit would wait for it anyway; this makes the next step's name true
             crash_point("in-transaction")
             self._commit(producer)
         except (KafkaException, BufferError) as error:
@@ -77,26 +77,26 @@ class Publisher:
         except TimeoutError as error:
             metrics.TRANSACTIONS.labels("aborted").inc()
             log.warning("transaction given up", why=str(error))
-            self._producer = None  # the next one of this id aborts what this one left open
+            self._producer = None  # the next one with this id aborts what this one left open
             return False
         metrics.TRANSACTIONS.labels("committed").inc()
         self._unsettled = 0
         return True
 
     def _start(self, timeout_s: float) -> Producer:
-        """A producer, with all transactions of its id before it aborted."""
+        """Returns a producer, once all earlier transactions with its id are aborted."""
         producer = Producer(self._config)
         self._call(producer.init_transactions, timeout_s)
         return producer
 
     def _commit(self, producer: Producer) -> None:
-        """NB: a commit whose answer did not come in time can't be aborted; the client only lets it be awaited."""
+        """Commits the transaction. NB: if the reply is late, the client only lets it be awaited, not aborted."""
         self._committing = True
         self._call(producer.commit_transaction, _CALL_S)
         self._committing = False
 
     def _call(self, call: Any, *arguments: Any) -> None:
-        """Tries again where the client says that this may help."""
+        """Makes a call, and repeats it if the client says that this may help."""
         for attempt in range(_TRIES):
             try:
                 call(*arguments)
@@ -127,10 +127,10 @@ class Publisher:
             self._producer = None
 
     def _still_unsettled(self) -> None:
-        """Gives a producer up that can't end its transaction: the next one of its id has the coordinator end it.
+        """Gives up a producer that can't end its transaction: the next one with its id has the coordinator end it.
 
-        NB: after coordinators moved, librdkafka was seen to answer for ever that an abort is under way, and that
-        it timed out. To give up a commit whose answer is missing does no harm: tallies are absolute.
+        NB: after coordinators moved, librdkafka was seen to report forever that an abort is in progress, and that
+        it timed out. Giving up a commit whose reply is missing does no harm: tallies are absolute.
         """
         self._unsettled += 1
         if self._unsettled >= _UNSETTLED_TRIES:
@@ -139,10 +139,10 @@ class Publisher:
 
 
 def in_time(call: Callable[[], None]) -> None:
-    """Makes a call in a thread of its own. Raises what it raises; TimeoutError if it does not come back.
+    """Makes a call in a separate thread. Raises what it raises, TimeoutError if it does not return.
 
-    NB: `send_offsets_to_transaction` waits for ever where the group's coordinator went away at the wrong moment
-    (librdkafka issue 5456). Its thread is left behind then.
+    NB: `send_offsets_to_transaction` waits forever if the group's coordinator became unavailable at the wrong
+    moment (librdkafka issue 5456). Its thread is then left running.
     """
     answers: SimpleQueue[BaseException | None] = SimpleQueue()
 
@@ -164,5 +164,5 @@ def in_time(call: Callable[[], None]) -> None:
 
 
 def _fatal(cause: Any) -> bool:
-    """Whether the producer that says so is done for."""
+    """Returns whether the producer that reported this is beyond use."""
     return isinstance(cause, KafkaError) and cause.fatal()

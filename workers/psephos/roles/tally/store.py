@@ -1,7 +1,7 @@
-"""The local dedup store of one partition: an LMDB environment, one write transaction a batch.
+"""The local dedup store of one partition: an LMDB environment, one write transaction per batch.
 
-NB: all work of an environment happens in one thread: nothing else keeps two transactions apart. The store is a
-cache of the ledger: where anything about it is in doubt, it is wiped and built again from the blocks.
+NB: all work on an environment happens in one thread: nothing else keeps two transactions apart. The store is a
+cache of the ledger: if anything about it is in doubt, it is wiped and rebuilt from the blocks.
 """
 
 import contextlib
@@ -24,15 +24,15 @@ _META = b"meta"
 
 
 class StoreFailed(PsephosError):
-    """The store could not take a transaction (disk full, damaged file): wipe it and build it again."""
+    """The store could not take a transaction (disk full, damaged file): wipe it and rebuild it."""
 
 
 class FolderInUse(PsephosError):
-    """Another process works in this folder. One line."""
+    """Another process uses this folder. The message is one line."""
 
 
 def claim(folder: Path) -> IO[bytes]:
-    """Takes the folder of a worker's stores for this process alone, until the file is closed or the process ends.
+    """Locks the folder of a worker's stores for this process, until the file is closed or the process ends.
 
     Two processes in one store would each find voters in it whom only the other has counted. Raises FolderInUse.
     """
@@ -48,7 +48,7 @@ def claim(folder: Path) -> IO[bytes]:
 
 @contextlib.contextmanager
 def store_failing(path: Path) -> Iterator[None]:
-    """What LMDB raises in here becomes StoreFailed."""
+    """Turns LMDB errors raised in the block into StoreFailed."""
     try:
         yield
     except lmdb.Error as error:
@@ -56,7 +56,7 @@ def store_failing(path: Path) -> Iterator[None]:
 
 
 class Meta(msgspec.Struct, array_like=True, frozen=True):
-    """What a store says of itself. `clean`: it was closed in order, so that a later boot may trust it."""
+    """A store's record of itself. `clean`: it was closed properly, so that a later boot may trust it."""
 
     format: int
     session: str
@@ -68,7 +68,7 @@ class Meta(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Identity(NamedTuple):
-    """What a store must belong to."""
+    """The session, partition and boot that a store must belong to."""
 
     session: str
     partition: int
@@ -76,11 +76,11 @@ class Identity(NamedTuple):
 
 
 class Transaction:
-    """One open write transaction; the `Voters` of `decide`."""
+    """One open write transaction: the `Voters` that `decide` works on."""
 
     def __init__(self, transaction: "lmdb.Transaction") -> None:
         self._transaction = transaction
-        # Bound once: a call more for each vote would be felt.
+        # Bound once: an extra call per vote would be noticeable.
         self.get: Callable[[bytes], bytes | None] = transaction.get  # type: ignore[assignment]
         self.put: Callable[[bytes, bytes], object] = transaction.put
 
@@ -89,7 +89,7 @@ class Transaction:
         return added
 
     def add_all(self, voters: Sequence[bytes], values: Iterable[bytes]) -> list[bool]:
-        # NB: as positions (dupdata, overwrite): by their names they cost as much as the rest of the call.
+        # NB: positional (dupdata, overwrite): as keyword arguments they cost as much as the rest of the call.
         return list(map(self._transaction.put, voters, values, repeat(True), repeat(False)))
 
     def put_all(self, items: Sequence[tuple[bytes, bytes]]) -> None:
@@ -105,8 +105,8 @@ class Store:
     """The voters of one partition up to the block whose hash is `meta.hash`."""
 
     def __init__(self, path: Path, identity: Identity, genesis_hash: bytes) -> None:
-        """Opens the store, or makes an empty one where it is missing, damaged, foreign, or not to be trusted
-        after a power loss. `was_wiped` tells why it was not taken as it was, None if it was. Raises StoreFailed.
+        """Opens the store, or creates an empty one if it is missing, damaged, foreign, or not to be trusted after
+        a power loss. `was_wiped` says why it was not used as found, None if it was. Raises StoreFailed.
         """
         self.path = path
         self._identity = identity
@@ -125,19 +125,19 @@ class Store:
             return Transaction(self._env.begin(write=True, db=self._voters))
 
     def commit(self, transaction: Transaction, block_hash: bytes, end: int) -> None:
-        """Commits a batch together with the block that it follows from. Raises StoreFailed."""
+        """Commits a batch together with the hash and end of its block. Raises StoreFailed."""
         with store_failing(self.path):
             self.meta = self._meta(block_hash, end, clean=False)
             transaction._transaction.put(_META, msgspec.msgpack.encode(self.meta), db=self._info)
             transaction._transaction.commit()
 
     def voters(self) -> int:
-        """How many voters are known. Raises StoreFailed."""
+        """Returns the number of known voters. Raises StoreFailed."""
         with store_failing(self.path), self._env.begin() as transaction:
             return int(transaction.stat(self._voters)["entries"])
 
     def delete(self) -> None:
-        """Forgets everything: who opens it next starts from the first block."""
+        """Deletes the store: the next one opened here starts from the first block."""
         self._close_file()
         shutil.rmtree(self.path, ignore_errors=True)
 
@@ -150,8 +150,10 @@ class Store:
         self._close_file()
 
     def _mark_in_use(self) -> None:
-        """NB: on disk before anything else changes. Else a power loss could leave a store that is torn but says
-        that it was closed in order.
+        """Marks the store as in use.
+
+        NB: on disk before anything else changes. Otherwise a power loss could leave a store that is torn but
+        marked as closed properly.
         """
         self._write_meta(clean=False)
         self._env.sync(True)
@@ -175,12 +177,12 @@ class Store:
             str(self.path),
             map_size=MAP_BYTES,
             max_dbs=2,
-            # A crash of the process loses nothing; after a power loss the boot id tells, and blocks rebuild.
+            # A process crash loses nothing; a power loss shows in the boot id, and blocks rebuild the store.
             sync=False,
             metasync=False,
             readahead=False,
-            # NB: the folder's claim and its one thread keep others out. LMDB's own lock file is mapped memory:
-            # touching it on a full disk ends the process (SIGBUS) instead of raising an error.
+            # NB: the claim on the folder and the single thread exclude others. LMDB's own lock file is mapped
+            # memory: touching it on a full disk ends the process (SIGBUS) instead of raising an error.
             lock=False,
         )
         _require_whole(self._env, self.path)
@@ -191,7 +193,7 @@ class Store:
         self.meta = msgspec.msgpack.decode(raw, type=Meta) if raw else self._meta(self._genesis_hash, 0)
 
     def _doubt(self) -> str | None:
-        """Why this store can't be trusted, None if it can."""
+        """Returns why this store can't be trusted, None if it can."""
         meta, identity = self.meta, self._identity
         if (meta.format, meta.session, meta.partition) != (FORMAT, identity.session, identity.partition):
             return f"of format {meta.format}, session {meta.session}, partition {meta.partition}"
@@ -223,7 +225,7 @@ def _require_whole(env: "lmdb.Environment", path: Path) -> None:
 
 
 def boot_id() -> str:
-    """Changes with each start of the machine. The fault suite simulates one by `PSEPHOS_TEST_BOOT_ID`."""
+    """Returns an id that changes with each boot. The fault suite simulates a boot by `PSEPHOS_TEST_BOOT_ID`."""
     if (simulated := os.environ.get("PSEPHOS_TEST_BOOT_ID")) is not None:
         return simulated
     try:

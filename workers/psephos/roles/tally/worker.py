@@ -4,7 +4,7 @@ One thread does everything but the puts into the ledger: polling, deciding, all 
 
     fetch -> decide (store's transactions open) -> put the blocks -> commit the stores -> publish tallies
 
-While the ledger works on a round's blocks, the records of the next one are fetched, and nothing is decided.
+While the ledger works on a round's blocks, records for the next round are fetched, but nothing is decided.
 """
 
 import random
@@ -36,15 +36,15 @@ from psephos.runtime.bootstrap import Context
 FETCH_RECORDS = 32_768  # so that a worker with four partitions far behind fills their blocks
 FETCH_S = 0.1
 SESSION_TIMEOUT_MS = 10_000
-MAX_POLL_MS = 45_000  # also how long the client waits for a coordinator that is silent while the group is joined
-_PUTS = 16  # blocks of so many partitions are put side by side
-_RETRY_S = (0.1, 2.0)  # first and longest pause before a put or a recovery is tried again
-_REBUILD_S = (0.1, 30.0)  # the same for a store that fails again and again: each rebuild reads the whole ledger
-_LOG_ANSWER_S = 2.0  # a broker that takes longer to tell the topic's id counts as silent
+MAX_POLL_MS = 45_000  # also how long the client waits for a silent coordinator while joining the group
+_PUTS = 16  # number of partitions whose blocks are put in parallel
+_RETRY_S = (0.1, 2.0)  # shortest and longest pause before a put or a recovery is tried again
+_REBUILD_S = (0.1, 30.0)  # first and longest pause if a store keeps failing: a rebuild reads the whole ledger
+_LOG_ANSWER_S = 2.0  # a broker that takes longer to return the topic's id counts as silent
 _KEEP_ALIVE_S = 1.0  # a put that takes longer must not keep the group waiting
 _REPORT_S = 1.0
 _DONE = object()
-# NB: an error that comes as a message does not say that it is fatal.
+# NB: an error that arrives as a message does not say that it is fatal.
 _FENCED = (KafkaError._FATAL, KafkaError.FENCED_INSTANCE_ID)
 log = get_logger()
 
@@ -52,7 +52,7 @@ Taken = list[Message]
 
 
 class Worker:
-    """Runs until `stopped` says so. Raises Fenced if another process has this worker's ordinal or its folder."""
+    """Runs until `stopped` returns true. Raises Fenced if another process has this worker's ordinal or folder."""
 
     def __init__(self, context: Context, health: Health, stopped: Callable[[], bool]) -> None:
         self._context = context
@@ -68,7 +68,7 @@ class Worker:
         self._recoveries: dict[int, Iterator[None]] = {}
         self._retry_at: dict[int, float] = {}
         self._rebuilds: dict[int, Backoff] = {}  # since the last commit, by partition
-        self._log = LogAdmin(context.settings, isolated=False)  # asked once a round
+        self._log = LogAdmin(context.settings, isolated=False)  # asked once per round
         self._confirm_at = 0.0
         self._metadata: Any = None
         self._publish_at = 0.0
@@ -93,7 +93,7 @@ class Worker:
             self.close()
 
     def close(self) -> None:
-        """Leaves the group and closes the stores in order."""
+        """Leaves the group and closes the stores properly."""
         for partition in list(self._partitions.values()):
             partition.revoke()
         self._partitions.clear()
@@ -104,8 +104,8 @@ class Worker:
     # fetch
 
     def _fetch(self) -> None:
-        """Takes what the log has; keeps the group's metadata as it was at this moment."""
-        # NB: what waits for its block stays bounded, however far behind the log this worker is.
+        """Takes what the log has; keeps the group's metadata as of this moment."""
+        # NB: the records that wait for a block stay bounded, however far behind the log this worker is.
         room = max(1, FETCH_RECORDS - self._pending())
         messages = self._consumer.consume(room, 0.0 if self._busy() else FETCH_S)
         self._metadata = self._consumer.consumer_group_metadata()
@@ -114,20 +114,20 @@ class Worker:
             crash_point("fetched")
 
     def _fetch_ahead(self) -> None:
-        """Takes the records of the next round while the ledger works on this one: for who is behind the log.
+        """Takes records for the next round while the ledger works on this one: for a worker that lags.
 
-        NB: the round in flight keeps the metadata of its own fetch. Who loses a partition in here loses its round.
+        NB: the round in flight keeps the metadata of its own fetch. A partition lost in here loses its round.
         """
         room = 2 * FETCH_RECORDS - self._pending()
         if room > 0:
             self._take(self._consumer.consume(min(FETCH_RECORDS, room), 0.0))
 
     def _pending(self) -> int:
-        """Records that wait for their block, or for the ledger's answer."""
+        """Number of records that wait for their block or for the ledger's reply."""
         return sum(partition.pending for partition in self._partitions.values())
 
     def _busy(self) -> bool:
-        """Whether something can be done at once. What waits for its next attempt must not keep a core busy."""
+        """Returns whether there is work right now. Waiting for a next attempt must not keep a core busy."""
         now = time.monotonic()
         due = any(self._retry_at[number] <= now for number in self._recoveries)
         return due or (now >= self._confirm_at and any(p.has_pending for p in self._partitions.values()))
@@ -167,7 +167,7 @@ class Worker:
     # assignment
 
     def _on_assign(self, consumer: Consumer, assigned: list[TopicPartition]) -> None:
-        """New partitions start paused; recovery happens outside this callback, in steps."""
+        """Starts new partitions paused; recovery happens outside this callback, in steps."""
         for each in assigned:
             each.offset = 0
         consumer.incremental_assign(assigned)
@@ -177,7 +177,7 @@ class Worker:
         log.info("partitions assigned", partitions=[each.partition for each in assigned])
 
     def _on_revoke(self, _consumer: Consumer, revoked: list[TopicPartition]) -> None:
-        """Rounds in flight of these partitions are discarded."""
+        """Discards the rounds in flight of these partitions."""
         for each in revoked:
             partition = self._partitions.pop(each.partition, None)
             self._recoveries.pop(each.partition, None)
@@ -201,7 +201,7 @@ class Worker:
         self._recoveries[partition.number] = partition.recover()
 
     def _recover(self) -> None:
-        """One step of each recovery that is under way."""
+        """Runs one step of each recovery in progress."""
         now = time.monotonic()
         for number, steps in list(self._recoveries.items()):
             if self._retry_at[number] > now:
@@ -216,7 +216,7 @@ class Worker:
             except (LedgerUnavailable, LedgerMissing, KafkaException) as error:
                 log.warning("recovery waits", partition=number, why=str(error))
                 self._start_recovery(partition, after_s=random.uniform(*_RETRY_S))  # noqa: S311
-                return  # a read that fails takes many seconds: the group and /livez are not to wait for the next
+                return  # a failing read takes many seconds: the group and /livez must not wait for another one
             except StoreFailed as error:
                 self._rebuild(partition, str(error))
             except PartitionStopped as why:
@@ -240,7 +240,7 @@ class Worker:
         )
 
     def _seek(self, partition: Partition, offset: int) -> None:
-        """Goes on from this offset. An assignment that is too young to seek is assigned again at it."""
+        """Continues from this offset. An assignment too recent to seek is assigned again at the offset."""
         at = TopicPartition(self._topic, partition.number, offset)
         try:
             self._consumer.seek(at)
@@ -249,7 +249,7 @@ class Worker:
             self._consumer.incremental_assign([at])
 
     def _rebuild(self, partition: Partition, why: str) -> None:
-        """Drops the store and everything pending, and starts from the ledger again, later each time it fails."""
+        """Drops the store and everything pending and starts over from the ledger, after a pause that grows."""
         self._consumer.pause([TopicPartition(self._topic, partition.number)])
         self._health.not_ready(f"store-{partition.number}", why)
         partition.fail_store(why)
@@ -273,10 +273,10 @@ class Worker:
         self._publish()
 
     def _confirm_log(self) -> bool:
-        """Whether the pending records are of the log that the ledger counts: asked after they were fetched.
+        """Returns whether the pending records are from the log that the ledger counts; asks after their fetch.
 
-        A topic that was deleted and made anew has the same name, and offsets that may well go on where the ledger
-        ends. Its records are dropped and the partitions stopped.
+        A topic that was deleted and recreated has the same name, and its offsets may well continue where the
+        ledger ends. Its records are dropped and the partitions stopped.
         """
         pending = [partition for partition in self._partitions.values() if partition.has_pending]
         if not pending:
@@ -289,7 +289,7 @@ class Worker:
         except LogUnavailable as error:
             described, why = None, str(error)
         fixed = self._context.genesis.topic_id
-        if described is None:  # a broker that just started may not know the topic yet
+        if described is None:  # a broker that has just started may not know the topic yet
             log.warning("log not confirmed", why=why)
             self._confirm_at = time.monotonic() + _RETRY_S[1]
         elif described[0] != fixed:
@@ -308,7 +308,7 @@ class Worker:
                 self._rebuild(partition, str(error))
 
     def _put(self, batches: list[Batch]) -> None:
-        """Puts the blocks side by side; each is settled as its answer comes. At most one put a partition."""
+        """Puts the blocks in parallel; each is settled when its reply arrives. At most one put per partition."""
         began = time.monotonic()
         flying = {self._submit(batch): batch for batch in batches}
         if sum(batch.block.end - batch.block.base for batch in batches) >= FETCH_RECORDS // 4:
@@ -332,7 +332,7 @@ class Worker:
         return self._pool.submit(put)
 
     def _settle(self, batch: Batch, future: "Future[None]") -> Batch | None:
-        """What an answer of the ledger means for the batch; the batch itself if it must be put again."""
+        """Acts on the ledger's reply to a batch; returns the batch if it must be put again."""
         partition = batch.partition
         if partition.revoked or partition.stage is not Stage.RUNNING:
             return None
@@ -352,7 +352,7 @@ class Worker:
         return None
 
     def _resolve(self, batch: Batch, stored: bytes) -> None:
-        """A block stands at our base already: our own whose answer got lost, or another owner's."""
+        """Handles a block that is already at our base: our own, whose reply was lost, or another owner's."""
         partition = batch.partition
         try:
             if stored == batch.payload:
@@ -388,7 +388,7 @@ class Worker:
         )
 
     def _keep_alive(self) -> None:
-        """Polls while a put takes long, so that the group keeps this member; nothing more is taken in."""
+        """Polls while a put takes long, so that this member stays in the group; takes in nothing more."""
         assigned = self._consumer.assignment()
         self._consumer.pause(assigned)
         metrics.HELD_BACK.inc()
@@ -402,7 +402,7 @@ class Worker:
         return partition is not None and partition.stage in (Stage.RUNNING, Stage.VERIFYING)
 
     def _publish(self) -> None:
-        """One transaction for all partitions whose tallies are behind their ledger heads."""
+        """Publishes, in one transaction, the tallies of all partitions that are behind their ledger heads."""
         now = time.monotonic()
         behind = [partition for partition in self._partitions.values() if partition.unpublished]
         if not behind or now < self._publish_at:
@@ -432,12 +432,12 @@ class Worker:
 
 
 def _source(message: Message) -> int | None:
-    """The partition of a record, None for an error."""
+    """Returns the partition of a record, None for an error."""
     return message.partition() if message.error() is None else None
 
 
 def _hand_over(partition: Partition, run: Taken) -> bool:
-    """Hands records of a partition over; False if one is above the next offset."""
+    """Hands over records of a partition; returns False if one is above the next offset."""
     offsets = [message.offset() or 0 for message in run]
     records = [(message.key(), message.value()) for message in run]
     first = offsets[0]
@@ -457,7 +457,7 @@ def _consumer_config(settings: Settings) -> dict[str, Any]:
     return {
         **client_config(settings),
         "group.id": tally_group(settings.session_uid),
-        # A worker that starts again within the session time-out gets its partitions back at once.
+        # A worker that restarts within the session time-out gets its partitions back at once.
         "group.instance.id": f"tally-{settings.worker}",
         "partition.assignment.strategy": "cooperative-sticky",
         "session.timeout.ms": SESSION_TIMEOUT_MS,
