@@ -1,4 +1,4 @@
-"""Follows the tallies topic in a thread: every partition by hand, from the beginning, only committed records."""
+"""Follows the tallies topic in a thread: every partition by hand, from the beginning; only committed records."""
 
 import threading
 from collections.abc import Callable
@@ -37,7 +37,7 @@ class TalliesFollower:
 
     def _run(self) -> None:
         topic = tallies_topic(self._settings.session_uid)
-        # Where an offset is gone, start again from the earliest: tallies are absolute.
+        # If an offset is gone, start again from the earliest: tallies are absolute.
         consumer = Consumer(
             {**consumer_config(self._settings), "auto.offset.reset": "earliest", "fetch.wait.max.ms": 100}
         )
@@ -56,7 +56,7 @@ class TalliesFollower:
 
 
 def _arrived(consumer: Consumer) -> list[Message]:
-    """What is there, at once; `consume` with a time waits all of it for a batch that is full."""
+    """Returns what has arrived, without delay; `consume` with a time-out waits all of it for a full batch."""
     first = consumer.poll(_POLL_S)
     return [] if first is None else [first, *consumer.consume(_BATCH, 0.0)]
 

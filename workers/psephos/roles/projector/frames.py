@@ -1,4 +1,4 @@
-"""From heads to a result frame. Pure: the time is an argument."""
+"""Builds a result frame from heads. Pure: the time is an argument."""
 
 from collections.abc import Mapping
 
@@ -11,16 +11,16 @@ from psephos.roles.projector.heads import Head
 
 
 def version_of(heads: Mapping[int, Head], control: Control) -> int:
-    """Sum of the end offsets and the phase's number: it only grows."""
+    """Returns the sum of the end offsets and the control record's number: it only grows."""
     return sum(head.end for head in heads.values()) + control.number
 
 
 def build_frame(
     session: Session, genesis: Genesis, heads: Mapping[int, Head], control: Control, *, lag_ms: int, now_ms: int
 ) -> Frame:
-    """The live frame of these heads. Under embargo it has no figure by option.
+    """Returns the live frame of these heads. Under embargo it has no figures per option.
 
-    It is never the final one: that is made from the sealed result document (`psephos.domain.results.final_frame`).
+    It is never the final one: that is built from the sealed result (`psephos.domain.results.final_frame`).
     """
     total = combine((head.state for head in heads.values()), cells_of(session))
     hidden = embargoed(session, Phase.OPEN)  # a live frame shows nothing, whatever the phase

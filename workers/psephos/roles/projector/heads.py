@@ -10,14 +10,14 @@ from psephos.formats.tallies import TallyRecord
 
 
 class Head(NamedTuple):
-    """State of a partition behind the record at `end - 1`."""
+    """State of a partition after the record at `end - 1`."""
 
     end: int
     state: State
 
 
 class Heads:
-    """Keeps the head with the largest `end` a partition: tallies are absolute, so older ones say nothing more."""
+    """Keeps the head with the largest `end` per partition: tallies are absolute, so older ones add nothing."""
 
     def __init__(self, partitions: int, cells: int) -> None:
         """`cells`: length of a state's tallies."""
@@ -30,11 +30,11 @@ class Heads:
         return MappingProxyType(self._heads)
 
     def ends(self) -> tuple[int, ...]:
-        """The end of each partition, 0 where nothing is known."""
+        """Returns the end of each partition, 0 if nothing is known."""
         return tuple(self._heads[index].end if index in self._heads else 0 for index in range(self._partitions))
 
     def take(self, news: TallyRecord | Block) -> bool:
-        """Whether this was newer than what was known. Raises Malformed if it is none of this session's."""
+        """Returns whether this was newer than what was known. Raises Malformed if it can't be this session's."""
         if not 0 <= news.partition < self._partitions:
             raise Malformed(f"partition {news.partition}; this session has {self._partitions}")
         if len(news.state.tallies) != self._cells:

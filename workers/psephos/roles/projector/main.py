@@ -1,4 +1,4 @@
-"""`psephos projector`: one a session."""
+"""`psephos projector`: one per session."""
 
 import asyncio
 
@@ -14,7 +14,7 @@ from psephos.runtime.role import run_role
 def run(settings: Settings) -> None:
     """Blocks until SIGTERM or SIGINT.
 
-    Raises SettingsError, GenesisMismatch, LogUnavailable, LedgerUnavailable at its start.
+    Raises SettingsError, GenesisMismatch, LogUnavailable or LedgerUnavailable at startup.
     """
     run_role("projector", settings, _serve, registry=metrics.REGISTRY)
 

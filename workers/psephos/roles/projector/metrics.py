@@ -1,4 +1,4 @@
-"""What an SRE sees of the projector."""
+"""Metrics of the projector."""
 
 from prometheus_client import Counter, Gauge, Histogram
 

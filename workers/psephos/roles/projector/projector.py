@@ -1,4 +1,4 @@
-"""The projector's loop: hear of tallies and phases, build a frame, write it; each second say it again."""
+"""The projector's loop: receive tallies and phases, build a frame, write it; write it again each second."""
 
 import asyncio
 import time
@@ -29,8 +29,8 @@ from psephos.roles.projector.lag import Lag
 from psephos.runtime.bootstrap import Context
 
 COALESCE_S = 0.25  # at most four frames a second
-BEAT_S = 1.0  # beats, and saying the newest frame again: Redis may have been flushed
-HIDDEN_S = 10.0  # a partition that waits and sends no tallies for so long is read from the ledger
+BEAT_S = 1.0  # interval of beats and of writing the newest frame again: Redis may have been flushed
+HIDDEN_S = 10.0  # a partition with records waiting but no tallies for this long is read from the ledger
 CAUGHT_UP_S = 30.0
 CONTROL_S = 5.0  # a control topic that takes longer is asked again
 BACKOFF_S, MOST_BACKOFF_S = 0.25, 5.0
@@ -39,7 +39,7 @@ log = get_logger()
 
 
 class Projector:
-    """One session's projector. `run` is its whole life."""
+    """One session's projector. `run` is its whole lifetime."""
 
     def __init__(self, context: Context, projection: Projection, health: Health) -> None:
         self._context = context
@@ -50,13 +50,13 @@ class Projector:
         self._heard = dict.fromkeys(range(context.genesis.partitions), 0.0)
         self._control: Control | None = None
         self._sealed: Frame | None = None
-        self._vacancy = ""  # of Redis; everything was read after it was seen
+        self._vacancy = ""  # vacancy of Redis since which everything has been read
         self._vacancies: asyncio.Queue[str] = asyncio.Queue()
         self._changed = asyncio.Event()
         self._pool = ThreadPoolExecutor(max_workers=8, thread_name_prefix="projector")
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Until `stop` is set."""
+        """Runs until `stop` is set."""
         settings = self._context.settings
         await self._read_heads(range(self._context.genesis.partitions))
         control = ControlFollower(settings, self._in_loop(self._take_control))
@@ -73,10 +73,10 @@ class Projector:
             await asyncio.to_thread(tallies.close)
             self._pool.shutdown(wait=False, cancel_futures=True)
 
-    # what is heard
+    # input
 
     def _in_loop(self, take: Callable[[_News], None]) -> Callable[[_News], None]:
-        """`take` for a thread: called in this loop, not in the thread."""
+        """Wraps `take` for use from another thread: it is called in this loop, not in that thread."""
         loop = asyncio.get_running_loop()
 
         def hand_over(news: _News) -> None:
@@ -123,7 +123,7 @@ class Projector:
             await asyncio.sleep(max(0.0, BEAT_S - (time.monotonic() - began)))
 
     def _hidden(self, log_ends: list[int], now: float) -> list[int]:
-        """Partitions that wait although no tally record came for a while: an open transaction may hide them."""
+        """Returns partitions with records waiting but no recent tallies: an open transaction may hide them."""
         hidden = [
             partition
             for partition, (have, end) in enumerate(zip(self._heads.ends(), log_ends, strict=True))
@@ -134,7 +134,7 @@ class Projector:
         return hidden
 
     async def _read_heads(self, partitions: Sequence[int]) -> None:
-        """Raises LedgerUnavailable."""
+        """Reads these partitions' heads from the ledger. Raises LedgerUnavailable."""
         loop = asyncio.get_running_loop()
         known = self._heads.ends()
         stored = await asyncio.gather(
@@ -149,7 +149,7 @@ class Projector:
             ):
                 self._changed.set()
 
-    # what is said
+    # output
 
     async def _project(self) -> None:
         backoff = Backoff(BACKOFF_S, MOST_BACKOFF_S)
@@ -179,7 +179,7 @@ class Projector:
         self._changed.clear()
 
     async def _say(self) -> None:
-        """Writes the newest frame unless Redis holds it, and beats. Raises what is in AWAY."""
+        """Writes the newest frame unless Redis holds it, and beats. Raises the exceptions in AWAY."""
         lag_s = self._lag.seconds(self._heads.ends(), time.monotonic())
         metrics.LAG.set(lag_s)
         frame = await self._frame(round(lag_s * 1000))
@@ -189,7 +189,7 @@ class Projector:
         await self._projection.beat(round(lag_s * 1000))
 
     async def _write(self, frame: Frame) -> None:
-        """Raises what is in AWAY."""
+        """Writes a frame, or reports that Redis is empty. Raises the exceptions in AWAY."""
         try:
             if await self._projection.write_live(frame.epoch, frame.version, encode_frame(frame), self._vacancy):
                 metrics.FRAMES.inc()
@@ -200,10 +200,10 @@ class Projector:
         self._health.ready()
 
     async def _refill(self) -> None:
-        """Whenever Redis is empty: reads all that another projector can have shown, and may then fill it.
+        """Whenever Redis is empty, reads all that another projector can have shown; then frames may fill Redis.
 
-        What does not answer is done without after CAUGHT_UP_S, so that a Redis emptied while log or ledger is away
-        shows results again: a projector that can still read both has filled it by then.
+        After CAUGHT_UP_S it goes on without what does not answer, so that a Redis emptied while log or ledger is
+        unavailable shows results again: a projector that can still read both has filled it by then.
         """
         while True:
             vacancy = await self._vacancies.get()
@@ -218,10 +218,10 @@ class Projector:
             self._changed.set()
 
     async def _read_everything(self) -> None:
-        """Reads ledger and control topic to where they end now, or later; asks again until they answer.
+        """Reads ledger and control topic up to their present ends, or further; retries until they answer.
 
-        No tally is published before its block stands in the ledger. The tallies topic itself would not do: another
-        projector may have read in the ledger what an open transaction hides there.
+        No tally is published before its block is in the ledger. The tallies topic itself would not do: another
+        projector may have read in the ledger what an open transaction hides in the topic.
         """
         while True:
             try:
@@ -236,7 +236,7 @@ class Projector:
             return
 
     async def _frame(self, lag_ms: int) -> Frame | None:
-        """None while nothing may be said: before the phase is known, and until the sealed result is there."""
+        """Returns the frame, None while none may be shown: before the phase is known or the result is sealed."""
         control, context = self._control, self._context
         if control is None:
             return None
