@@ -1,8 +1,8 @@
-"""From one frame to many viewers: the newest in one slot, the same bytes to everybody, the slow ones skipped.
+"""Fan-out of one frame to many viewers: the newest in one slot, the same bytes for all, slow viewers skipped.
 
-A viewer has no queue. When its connection has not yet taken what it was given, it is passed over and gets
-whatever is newest the next time; when that lasts, it is closed with a retry hint. So a slow viewer costs
-nothing, and memory a viewer does not depend on how fast frames come.
+A viewer has no queue. While its connection has not yet taken what it was given, it is skipped and gets
+whatever is newest the next time; if that lasts, it is closed with a retry hint. So a slow viewer costs nothing,
+and memory per viewer does not depend on how fast frames come.
 """
 
 import asyncio
@@ -18,22 +18,22 @@ from psephos.roles.gateway import metrics
 from psephos.roles.gateway.view import Position, View
 
 COALESCE_S = 0.25  # at most four frames a second
-TICK_S = 1.0  # how often viewers are looked at when nothing is new
-SHARE = 250  # viewers handled before others have a turn in the event loop
-SLOW_S = 10.0  # a viewer whose connection takes nothing for so long is closed
+TICK_S = 1.0  # how often viewers are checked when nothing is new
+SHARE = 250  # viewers handled before other tasks have a turn in the event loop
+SLOW_S = 10.0  # a viewer whose connection takes nothing for this long is closed
 DRAIN_STEP_S = 0.25
-RETURNS_PER_S = 1_000  # viewers that the other gateways are asked to take a second
+RETURNS_PER_S = 1_000  # viewers that the other gateways are asked to take per second
 LEAST_WINDOW_S, MOST_WINDOW_S = 1.0, 30.0
 RESTART, TRY_AGAIN = 1012, 1013  # close codes of the IANA registry: service restart, try again later
 
 
 class Viewer(ABC):
-    """One connection. `step` is called from the hub's sweeps and does not wait."""
+    """One viewer's connection. `step` is called from the hub's sweeps and does not wait."""
 
     kind: str
 
     def __init__(self, transport: asyncio.Transport, seen: Position | None, beat_s: float) -> None:
-        """seen: where the viewer stands; beat_s: seconds to its first beat."""
+        """seen: the viewer's position; beat_s: seconds to its first beat."""
         self._transport = transport
         self._seen = seen
         self._sent: View | None = None
@@ -44,18 +44,18 @@ class Viewer(ABC):
 
     @abstractmethod
     def encoded(self, view: View) -> bytes:
-        """The view as this kind of connection carries it."""
+        """Returns the view as this kind of connection carries it."""
 
     @abstractmethod
     def beat(self, now: float) -> bytes:
-        """What keeps this kind of connection open; sets the time of the next one."""
+        """Returns the bytes that keep this kind of connection open; may set when their reply is due."""
 
     @abstractmethod
     async def close(self, code: int, retry_ms: int) -> None:
-        """Closes the connection; `retry_ms`: when the viewer should come back."""
+        """Closes the connection; `retry_ms`: when the viewer should reconnect."""
 
     def broken(self, now: float) -> bool:
-        """Whether the other side is gone without a word."""
+        """Returns whether the peer has silently disappeared."""
         return False
 
     @property
@@ -63,11 +63,11 @@ class Viewer(ABC):
         return self._transport.is_closing()
 
     def abort(self) -> None:
-        """Ends the connection and forgets what it has not taken."""
+        """Ends the connection and drops what it has not taken."""
         self._transport.abort()
 
     def step(self, view: View | None, now: float) -> bool:
-        """Hands over what is new, if the connection takes it. Whether it has been too slow for too long."""
+        """Sends the newest view if the connection is writable. Returns whether it has been slow for too long."""
         if self.closing or self.gone:
             return False
         if self._transport.get_write_buffer_size() > 0:
@@ -80,7 +80,7 @@ class Viewer(ABC):
             metrics.FRAMES.labels(self.kind).inc()
         elif now >= self._beat_at:
             due, self._beat_at = self._beat_at, now + self._beat_s
-            if due:  # the first look only sets the time
+            if due:  # the first step only sets the time
                 self._transport.write(self.beat(now))
         return False
 
@@ -95,7 +95,7 @@ class Hub:
         clock: Callable[[], float] = time.monotonic,
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
-        """limit: most viewers at once."""
+        """limit: maximum number of viewers at once."""
         self._limit = limit
         self._clock = clock
         self._uniform = uniform
@@ -110,22 +110,22 @@ class Hub:
 
     @property
     def full(self) -> bool:
-        """Whether another viewer must be refused."""
+        """True if a new viewer must be refused."""
         return self._draining or len(self._viewers) >= self._limit
 
     def retry_s(self) -> float:
-        """When a viewer that is sent away should come back: spread over a window that grows with their number."""
+        """Returns when a viewer turned away should return: spread over a window that grows with their number."""
         window = min(max(len(self._viewers) / RETURNS_PER_S, LEAST_WINDOW_S), MOST_WINDOW_S)
         return self._uniform(0.1, window)
 
     def publish(self, view: View) -> None:
-        """The slot: what was there and not yet sent is forgotten."""
+        """Fills the slot: a view that was there and not yet sent is dropped."""
         self.newest = view
         self._changed.set()
 
     @contextmanager
     def watching(self, viewer: Viewer) -> Iterator[None]:
-        """The viewer gets the newest frame at once, and newer ones until the end of the block."""
+        """Sends the viewer the newest frame at once, and newer ones until the end of the block."""
         self._viewers.add(viewer)
         metrics.VIEWERS.labels(viewer.kind).inc()
         try:
@@ -136,7 +136,7 @@ class Hub:
             metrics.VIEWERS.labels(viewer.kind).dec()
 
     async def run(self) -> None:
-        """Sweeps for ever: at each change, but not more often than COALESCE_S, and each TICK_S."""
+        """Sweeps forever: at each change, but at most once per COALESCE_S, and at least each TICK_S."""
         while True:
             try:
                 async with asyncio.timeout(TICK_S):
@@ -149,7 +149,7 @@ class Hub:
             await asyncio.sleep(max(0.0, COALESCE_S - (self._clock() - began)))
 
     async def sweep(self) -> None:
-        """One look at every viewer."""
+        """Visits every viewer once."""
         for count, viewer in enumerate(tuple(self._viewers), start=1):
             now = self._clock()
             if viewer.step(self.newest, now):
@@ -162,7 +162,7 @@ class Hub:
                 await asyncio.sleep(0)
 
     async def drain(self, seconds: float) -> None:
-        """Sends everybody away, a share at a time, within about `seconds`."""
+        """Disconnects all viewers, a share at a time, within about `seconds`."""
         self._draining = True
         viewers = list(self._viewers)
         share = max(SHARE, round(len(viewers) * DRAIN_STEP_S / seconds))

@@ -1,7 +1,7 @@
-"""The newest frame, from Redis: one subscription for the whole process, and a look each second.
+"""The newest frame, from Redis: one subscription for the whole process, and a poll each second.
 
-The look is what correctness rests on: Redis drops slow subscribers silently, and a message published between
-two connections is gone. The subscription only makes it fast.
+Correctness rests on the poll: Redis drops slow subscribers silently, and a message published between two
+connections is lost. The subscription only makes it fast.
 """
 
 import asyncio
@@ -22,10 +22,10 @@ log = get_logger()
 
 
 class Newest:
-    """Holds the newest frame of one epoch and its mark; hands over each change. Does no I/O."""
+    """Holds the newest frame of one epoch and its stale mark; hands over each change. Does no I/O."""
 
     def __init__(self, epoch: str, on_view: Callable[[View], None], *, embargoed: bool = False) -> None:
-        """`embargoed`: frames that are not final and have figures by option are never taken."""
+        """`embargoed`: frames that are not final but have figures per option are never taken."""
         self._epoch = epoch
         self._on_view = on_view
         self._embargoed = embargoed
@@ -35,7 +35,7 @@ class Newest:
         self.view: View | None = None
 
     def offer(self, body: bytes) -> bool:
-        """Whether this frame is newer than the one held. One of another epoch is of another session."""
+        """Takes a frame if it is newer; returns whether it was. A frame of another epoch is another session's."""
         try:
             frame = readable(body)
         except Malformed as error:
@@ -54,7 +54,7 @@ class Newest:
         return True
 
     def mark(self, stale: bool) -> None:
-        """Whether what is held may be behind."""
+        """Sets whether the frame held may be stale."""
         changed, self._stale = stale != self._stale, stale
         if changed:
             self._show()
@@ -72,10 +72,10 @@ class Newest:
 
 
 class Feed:
-    """Follows one session's projection for ever."""
+    """Follows one session's projection forever."""
 
     def __init__(self, redis: Client, session_uid: str, newest: Newest, on_contact: Callable[[], None]) -> None:
-        """`on_contact` is called each time that Redis has answered."""
+        """`on_contact` is called each time Redis has answered."""
         self._projection = Projection(redis, session_uid)
         self._newest = newest
         self._on_contact = on_contact

@@ -8,7 +8,7 @@ from psephos.http.openapi import COUNT, TEXT, Schema, nullable, object_of
 
 
 def frame_schema(session: Session) -> Schema:
-    """A result frame as the gateway serves it: what the projector wrote, and the gateway's own `stale`."""
+    """Returns the schema of a frame as it is served: the projector's members and the gateway's own `stale`."""
     amounts = _by_name(session.option_ids, {"type": "number"})
     rejected = {"type": "object", "additionalProperties": COUNT}
     members = {

@@ -1,4 +1,4 @@
-"""What the public may know of a session besides its results. Pure."""
+"""The public information on a session besides its results. Pure."""
 
 from typing import Any
 
@@ -11,9 +11,9 @@ from psephos.platform.clock import text_of
 def session_info(
     session: Session, genesis: Genesis, control: Control | None, ingest_url: str = ""
 ) -> dict[str, Any]:
-    """Title, options with labels, phase and times. Times are RFC 3339, None where not set; `reason`: of the phase.
+    """Returns title, options with labels, phase and times (RFC 3339, None if not set); `reason`: of the phase.
 
-    `ingest_url`: where votes are taken, up to `/v1`; empty: at the gateway's own address.
+    `ingest_url`: where votes are taken, up to `/v1`; if empty, at the gateway's own address.
     """
     ballot, base = session.spec.ballot, f"/v1/sessions/{session.name}"
     return {

@@ -1,4 +1,4 @@
-"""`psephos gateway`: any number of them serve one session."""
+"""`psephos gateway`: any number of gateways serve one session."""
 
 import asyncio
 import resource
@@ -21,17 +21,17 @@ from psephos.runtime.bootstrap import Context
 from psephos.runtime.role import run_role
 
 DRAIN_S = 8.0
-CONTACT_S = 5.0  # without Redis a gateway still has a page to show, so it becomes ready then
+CONTACT_S = 5.0  # without Redis a gateway still has a page to show, so it becomes ready after this
 BEAT_S = 1.0
-BACKLOG = 4096  # connections that come at once when another gateway has gone
-OTHER_FILES = 128  # descriptors that are not viewers: Redis, Kafka, the ledger, probes
+BACKLOG = 4096  # connections that arrive at once when another gateway has gone
+OTHER_FILES = 128  # descriptors for other things than viewers: Redis, Kafka, the ledger, probes
 log = get_logger()
 
 
 def run(settings: Settings) -> None:
-    """Blocks until SIGTERM or SIGINT, then sends its viewers away, a share at a time.
+    """Blocks until SIGTERM or SIGINT, then disconnects its viewers, a share at a time.
 
-    Raises SettingsError, GenesisMismatch, LogUnavailable, LedgerUnavailable at its start.
+    Raises SettingsError, GenesisMismatch, LogUnavailable or LedgerUnavailable at startup.
     """
     run_role("gateway", settings, _serve, registry=metrics.REGISTRY, loop_factory=uvloop.new_event_loop)
 
@@ -46,7 +46,7 @@ async def _serve(context: Context, health: Health, stop: asyncio.Event) -> None:
     runner = web.AppRunner(
         doors.application(),
         access_log=None,
-        handler_cancellation=True,  # a viewer who is gone ends its handler
+        handler_cancellation=True,  # a viewer that is gone ends its handler
         shutdown_timeout=3.0,
         keepalive_timeout=75.0,
     )
@@ -102,12 +102,12 @@ async def _become_ready(health: Health, contact: asyncio.Event) -> None:
 
 
 def _hand_over(loop: asyncio.AbstractEventLoop, doors: Doors, control: Control) -> None:
-    """From the follower's thread to the loop's."""
+    """Hands a control record from the follower's thread to the event loop."""
     loop.call_soon_threadsafe(setattr, doors, "control", control)
 
 
 def _most_viewers(settings: Settings) -> int:
-    """As many as are asked for, if the process may open so many descriptors; raises its soft limit to that end."""
+    """Returns the configured number of viewers, or what open files allow; raises the soft limit to that end."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     possible = settings.gateway_viewers if hard == resource.RLIM_INFINITY else hard - OTHER_FILES

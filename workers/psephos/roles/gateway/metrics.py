@@ -1,4 +1,4 @@
-"""What an SRE sees of the gateway."""
+"""Metrics of the gateway."""
 
 from prometheus_client import Counter, Gauge
 

@@ -1,4 +1,4 @@
-"""The read side as OpenAPI 3.1 and, for what it streams, AsyncAPI 3: served at `/v1/openapi.json` and
+"""The read side as OpenAPI 3.1 and, for its streams, AsyncAPI 3: served at `/v1/openapi.json` and
 `/v1/asyncapi.json`."""
 
 from typing import Any, Final
@@ -48,7 +48,7 @@ _SINCE: Final = {
 
 
 def openapi(session: Session, uid: str) -> Schema:
-    """The document for one session; `uid`: its unique id, which addresses it as well."""
+    """Returns the OpenAPI document of one session; `uid`: its unique id, which addresses it as well."""
     parameters = [path_parameter("session", {"enum": [session.name, uid]}, "the session's name or unique id")]
     base = "/v1/sessions/{session}"
     cached = {"ETag": "changes with every byte", "Cache_Control": "how long it may be kept"}
@@ -79,7 +79,7 @@ def openapi(session: Session, uid: str) -> Schema:
 
 
 def asyncapi(session: Session) -> Schema:
-    """The two streams of result frames."""
+    """Returns the AsyncAPI document: the two streams of result frames."""
     address = f"/v1/sessions/{session.name}"
     channels = {
         "live": {

@@ -1,4 +1,4 @@
-"""The pages and their files, read once at the start and served as they are, with the session's name put in."""
+"""The pages and their files, read once at startup and served as they are, with the session's name inserted."""
 
 import hashlib
 import html
@@ -29,7 +29,7 @@ class Page(NamedTuple):
 
 
 def load_pages(session: Session) -> dict[str, Page]:
-    """By file name. `{{name}}` and `{{title}}` in HTML are the session's."""
+    """Loads all pages, by file name. `{{name}}` and `{{title}}` in HTML become the session's."""
     folder = files("psephos.roles.gateway") / "pages"
     return {name: _page((folder / name).read_bytes(), kind, session) for name, kind in _TYPES.items()}
 

@@ -1,4 +1,4 @@
-"""Every problem of the read side: one table, from which answers and documentation are made."""
+"""All problems of the read side: one table, from which responses and documentation are generated."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -86,6 +86,6 @@ KINDS: Final[Mapping[str, Kind]] = {
 
 
 class Problem(problems.Problem):
-    """A request that gets no answer but this one."""
+    """A refused request; the problem is its only response."""
 
     kinds = KINDS

@@ -1,4 +1,4 @@
-"""What became of a receipt's vote, from the ledger alone. Calls block; routes run them in a thread pool."""
+"""Finds what became of a receipt's vote, from the ledger alone. Calls block; routes run them in a thread pool."""
 
 import threading
 import time
@@ -16,11 +16,11 @@ from psephos.formats.votes import encode_vote, record_digest
 from psephos.roles.gateway.problems import Problem
 
 CACHED_BLOCKS = 64  # of at most 8,192 records and about 200 KB each, decoded
-HEAD_S = 0.5  # a partition's end is asked for again after so long: many poll for receipts that are pending
+HEAD_S = 0.5  # a partition's end is asked for again after this long: many clients poll for pending receipts
 
 
 class Found(NamedTuple):
-    """A receipt's answer. status: pending, counted, duplicate, superseded or rejected."""
+    """The result of a receipt lookup. status: pending, counted, duplicate, superseded or rejected."""
 
     status: str
     partition: int
@@ -33,7 +33,7 @@ class Found(NamedTuple):
 
 
 class BlockIndex:
-    """What lookups need of one immutable block, packed: classes by offset, digests of accepted records."""
+    """One immutable block, packed for lookups: classes by offset, digests of accepted records."""
 
     def __init__(self, block: Block) -> None:
         self.partition, self.base, self.end = block.partition, block.base, block.end
@@ -51,18 +51,18 @@ class BlockIndex:
         )
 
     def class_at(self, offset: int) -> RecordClass | None:
-        """The class of a record of this block, None if the block leaves it out."""
+        """Returns the class of a record of this block, None if the block omits it."""
         code = self._classes[offset - self.base]
         return None if code == 0xFF else RecordClass(code)
 
     def digest_at(self, offset: int) -> bytes:
-        """The first bytes of an accepted record's digest, rebuilt from what the block holds of it."""
+        """Returns the first bytes of an accepted record's digest, rebuilt from what the block holds of it."""
         at = bisect_left(self._accepted, offset) * DIGEST_BYTES
         return self._digests[at : at + DIGEST_BYTES]
 
 
 class Superseded:
-    """Which offsets of a partition a later vote replaced: one bit an offset, read from the blocks as they come."""
+    """The offsets of a partition that later votes replaced: one bit per offset, read from blocks as they come."""
 
     def __init__(self, ledger: Ledger, partition: int) -> None:
         self._ledger = ledger
@@ -72,7 +72,7 @@ class Superseded:
         self._next = 0
 
     def has(self, offset: int) -> bool:
-        """Whether a vote that is in the ledger now replaces this one. Raises LedgerUnavailable."""
+        """Returns whether a vote that is in the ledger now replaces this one. Raises LedgerUnavailable."""
         with self._lock:
             for stored in self._ledger.blocks(self._partition, self._next):
                 block = decode_block(stored.payload)
@@ -90,7 +90,7 @@ class Superseded:
 
 
 class Receipts:
-    """Looks up receipts of one session. Threads may share it."""
+    """Looks up receipts of one session. It may be shared between threads."""
 
     def __init__(self, ledger: Ledger, genesis: Genesis, *, revotes: bool) -> None:
         """revotes: a later ballot may replace an earlier one."""
@@ -103,9 +103,9 @@ class Receipts:
         self._lock = threading.Lock()
 
     def find(self, text: str) -> Found:
-        """What became of this receipt's vote.
+        """Returns what became of this receipt's vote.
 
-        Raises Problem (invalid-receipt, foreign-receipt, log-mismatch), LedgerUnavailable.
+        Raises Problem (invalid-receipt, foreign-receipt, log-mismatch) or LedgerUnavailable.
         """
         receipt = self._checked(text)
         block = self._block(receipt.partition, receipt.offset)
@@ -141,7 +141,7 @@ class Receipts:
         return Found("superseded" if replaced else "counted", receipt.partition, receipt.offset)
 
     def _block(self, partition: int, offset: int) -> BlockIndex | None:
-        """The block that holds this offset, None if none does yet."""
+        """Returns the block that holds this offset, None if none does yet."""
         with self._lock:
             for key, block in self._blocks.items():
                 if key[0] == partition and block.base <= offset < block.end:

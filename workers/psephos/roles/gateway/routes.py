@@ -1,4 +1,4 @@
-"""The HTTP surface: each handler parses, asks, answers."""
+"""The HTTP surface: each handler parses, queries, responds."""
 
 import asyncio
 import hashlib
@@ -29,7 +29,7 @@ RESULTS_CACHE = "public, max-age=1, stale-while-revalidate=5"
 PAGES_CACHE = "public, max-age=60"
 PUBLICATION_CACHE = "public, max-age=60"
 LEDGER_THREADS = 8
-MOST_WAITING = 256  # calls of the ledger in line before 503
+MOST_WAITING = 256  # calls to the ledger in the queue before 503
 _CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src {}; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -69,7 +69,7 @@ class Doors:
         self.control: Control | None = None
 
     def application(self) -> web.Application:
-        """The application with all routes."""
+        """Returns the application with all routes."""
         app = web.Application(middlewares=[_problems])
         app.on_response_prepare.append(self._secure)
         app.add_routes(
@@ -173,7 +173,7 @@ class Doors:
             raise Problem("unknown-session", f"this gateway serves the session {self._context.session.name}")
 
     def _require_allowance(self, request: web.Request) -> None:
-        """Looking up receipts costs calls of the ledger. Clients on this machine, such as proxies, go free."""
+        """Limits receipt lookups by rate, since they call the ledger; local clients such as proxies are exempt."""
         client = client_of(request.remote, request.headers, self._context.settings.trusted_proxies)
         if client is None:
             return
@@ -197,7 +197,7 @@ class Doors:
 
 
 def content_security_policy(ingest_url: str) -> str:
-    """What the pages may load and whom they may ask: their own origin, and where votes are taken."""
+    """Returns what the pages may load and contact: their own origin, and the one where votes are taken."""
     origin = "/".join(ingest_url.split("/")[:3])
     return _CSP.format(f"'self' {origin}".rstrip())
 
@@ -212,7 +212,7 @@ def _file(request: web.Request, page: Page, cache: str) -> web.StreamResponse:
 
 
 def _cached(request: web.Request, body: bytes, tag: str, kind: str, cache: str) -> web.Response:
-    """The body, or 304 for who has it. The ETag is strong: it covers every byte."""
+    """Returns the body, or 304 if the client already has it. The ETag is strong: it covers every byte."""
     known = request.if_none_match or ()
     headers = {"ETag": f'"{tag}"', "Cache-Control": cache}
     if any(etag.value == tag or etag == ETag(value="*") for etag in known):
@@ -233,7 +233,7 @@ async def _problems(request: web.Request, handler: Handler) -> web.StreamRespons
 async def _answered(
     request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
 ) -> web.StreamResponse:
-    """The handler's answer; whatever else it raises becomes a Problem."""
+    """Returns the handler's response; any error but a ConnectionError becomes a Problem."""
     try:
         return await handler(request)
     except (Problem, ConnectionError):

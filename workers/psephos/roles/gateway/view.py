@@ -1,6 +1,6 @@
 """A frame as viewers get it, encoded once for all of them. Pure.
 
-`stale` is the gateway's own mark, put behind the members that the projector wrote; whatever members a newer
+`stale` is the gateway's own mark, put after the members that the projector wrote; any members that a newer
 projector adds are passed on.
 """
 
@@ -13,13 +13,13 @@ from typing import NamedTuple
 from psephos.formats.errors import Malformed
 from psephos.formats.frames import Frame, decode_frame
 
-_TEXT = 0x81  # the one fragment of a text message, RFC 6455 section 5.2
+_TEXT = 0x81  # first byte of an unfragmented text message, RFC 6455 section 5.2
 PING = b"\x89\x00"
 _POSITION = re.compile(r"([0-9a-f]{1,64}):(0|[1-9][0-9]{0,18})")
 
 
 class Position(NamedTuple):
-    """Where a viewer stands. Versions compare within one epoch only."""
+    """A viewer's position. Versions compare within one epoch only."""
 
     epoch: str
     version: int
@@ -29,7 +29,7 @@ class Position(NamedTuple):
 
 
 def parse_position(text: str) -> Position:
-    """`epoch:version`, as in SSE ids. Raises Malformed."""
+    """Parses `epoch:version`, as in SSE ids. Raises Malformed."""
     match = _POSITION.fullmatch(text)
     if match is None:
         raise Malformed("a position is `epoch:version`, as a frame's epoch and version")
@@ -53,12 +53,12 @@ class View:
     """The SSE event as a chunk of HTTP/1.1."""
 
     def concerns(self, seen: Position | None) -> bool:
-        """Whether a viewer who has seen this much may get this view: a version never goes backwards."""
+        """Returns whether a viewer that has seen this much may get this view: a version never goes backwards."""
         return seen is None or seen.epoch != self.position.epoch or self.position.version >= seen.version
 
 
 def view_of(frame: Frame, body: bytes, *, stale: bool) -> View:
-    """`body`: the frame's JSON object as the projector wrote it."""
+    """Builds the view of a frame; `body`: its JSON object as the projector wrote it."""
     marked = body.rstrip()[:-1] + (b',"stale":true}' if stale else b',"stale":false}')
     position = Position(frame.epoch, frame.version)
     event = b"id: %b\ndata: %b\n\n" % (str(position).encode(), marked)
@@ -75,10 +75,10 @@ def view_of(frame: Frame, body: bytes, *, stale: bool) -> View:
 
 
 def readable(body: bytes) -> Frame:
-    """The frame in a body that is safe to pass on: one JSON object on one line, in UTF-8. Raises Malformed.
+    """Returns the frame in a body that is safe to pass on: one JSON object, one line, UTF-8. Raises Malformed.
 
-    NB: members that a frame does not have are skipped unread, so they may hold anything; a browser closes a
-    WebSocket at text that is not UTF-8.
+    NB: unknown members are skipped unread, so they may hold anything; a browser closes a WebSocket on text that
+    is not UTF-8.
     """
     frame = decode_frame(body)
     try:
@@ -91,7 +91,7 @@ def readable(body: bytes) -> Frame:
 
 
 def text_message(payload: bytes) -> bytes:
-    """An unmasked WebSocket text message, RFC 6455 section 5.2."""
+    """Returns an unmasked WebSocket text message, RFC 6455 section 5.2."""
     size = len(payload)
     if size < 126:
         return bytes((_TEXT, size)) + payload
@@ -101,5 +101,5 @@ def text_message(payload: bytes) -> bytes:
 
 
 def http_chunk(data: bytes) -> bytes:
-    """A chunk of the chunked transfer coding, RFC 9112 section 7.1."""
+    """Returns a chunk of the chunked transfer coding, RFC 9112 section 7.1."""
     return b"%x\r\n%b\r\n" % (len(data), data)

@@ -1,8 +1,8 @@
 """The two kinds of live connection: WebSocket and server-sent events.
 
-NB: frames are written to the transport itself, because their bytes are the same for every viewer; aiohttp frames
-each message again for each connection, at about ten times the cost. All that is written there is whole messages
-or whole chunks, so what aiohttp writes between them (pongs, the close) stays in order.
+NB: frames are written directly to the transport, because their bytes are the same for every viewer; aiohttp frames
+each message again for each connection, at about ten times the cost. Only whole messages or whole chunks are
+written there, so what aiohttp writes between them (pongs, the close) stays in order.
 """
 
 import asyncio
@@ -21,13 +21,13 @@ from psephos.roles.gateway.view import PING, Position, View, http_chunk, parse_p
 PING_S, PONG_S = 25.0, 8.0
 HEARTBEAT_S = (20.0, 40.0)  # proxies close connections that are silent for a minute
 CLOSE_S = 2.0  # how long a viewer may take to answer a close
-SEND_BUFFER = 16 * 1024  # kernel's, in bytes: a viewer that does not read must not keep a hundred old frames
-_MOST_INPUT = 1024  # bytes of a message; viewers have nothing to say
+SEND_BUFFER = 16 * 1024  # the kernel's, in bytes: a viewer that does not read must not keep a hundred old frames
+_MOST_INPUT = 1024  # bytes per message; viewers have nothing to send
 _COMMENT = b": beat\n\n"
 
 
 class WebSocketViewer(Viewer):
-    """A WebSocket. Pinged, and aborted when it does not answer."""
+    """A WebSocket. It is pinged, and aborted if it does not answer."""
 
     kind = "websocket"
 
@@ -58,7 +58,7 @@ class WebSocketViewer(Viewer):
 
 
 class EventsViewer(Viewer):
-    """A stream of server-sent events; over HTTP/1.1 in chunks, over 1.0 (older proxies) as it is."""
+    """A stream of server-sent events; chunked over HTTP/1.1, plain over 1.0 (older proxies)."""
 
     kind = "sse"
 
@@ -86,7 +86,7 @@ class EventsViewer(Viewer):
 
 
 async def serve_live(request: web.Request, hub: Hub) -> web.StreamResponse:
-    """`/live`: each message is a frame. `?since=epoch:version` keeps versions from going backwards."""
+    """Serves `/live`: each message is a frame. `?since=epoch:version` keeps versions from going backwards."""
     seen = _position(request)
     _require_room(hub)
     connection = web.WebSocketResponse(compress=False, autoping=False, timeout=CLOSE_S, max_msg_size=_MOST_INPUT)
@@ -102,7 +102,7 @@ async def serve_live(request: web.Request, hub: Hub) -> web.StreamResponse:
 
 
 async def serve_events(request: web.Request, hub: Hub) -> web.StreamResponse:
-    """`/events`: `id: epoch:version`. 204, which ends an EventSource, for who has seen the final frame."""
+    """Serves `/events` (`id: epoch:version`); 204, which ends an EventSource, if the final frame has been seen."""
     seen = _position(request)
     newest = hub.newest
     if newest is not None and newest.final and newest.position == seen:
@@ -118,7 +118,7 @@ async def serve_events(request: web.Request, hub: Hub) -> web.StreamResponse:
     await stream.write(b"retry: %d\n\n" % round(1000 + 1000 * hub.retry_s()))
     viewer = EventsViewer(_transport(request), seen, chunked=bool(stream.chunked))
     with hub.watching(viewer):
-        await viewer.closed.wait()  # or cancelled, when the viewer is gone
+        await viewer.closed.wait()  # or cancelled, if the viewer is gone
     return stream
 
 
