@@ -1,24 +1,24 @@
-"""One partition, record by record: what the log says beside what the ledger's blocks say. Pure.
+"""Compares one partition, record by record: what the log says with what the ledger's blocks say. Pure.
 
-A difference is told where it is, once: the walk goes on after it, and what only follows from it is not told
-again. So a deleted block is one `missing-block`, not thousands of unknown votes, and figures that are wrong
-from some block on are told at that block.
+A difference is reported once, where it is: the walk goes on after it, and what merely follows from it is not
+reported again. So a deleted block is one `missing-block`, not thousands of unknown votes, and figures that are
+wrong from some block on are reported at that block.
 
 ============================ ====================================================================
 kind                         at this offset
 ============================ ====================================================================
 `missing-block`              the chain has a hole that begins here (or ends here, before the log)
-`overlap`                    a block begins inside the one before
-`extra-block`                a block begins behind the end of the log
+`overlap`                    a block begins inside the previous one
+`extra-block`                a block begins after the end of the log
 `malformed-block`            a block's bytes, partition, base or length make no sense
-`chain-broken`               this block names another hash than that of the block before
+`chain-broken`               this block names another hash than that of the previous block
 `accepted-differs`           this accepted vote is not the one in the log
-`class-differs`              this record got another class than the log gives it, or not exactly one
-`digest-differs`             the records' digests of the block that begins here do not fit the log
+`class-differs`              this record has another class than by the log, or not exactly one
+`digest-differs`             the record digests of the block that begins here do not fit the log
 `tallies-differ`, `classes-  the cumulative state of the block that begins here is wrong, although
 differ`, `voters-differ`,    its records are right
 `closed-differs`
-`log-gap`, `log-truncated`   the log does not hold this offset any more
+`log-gap`, `log-truncated`   the log no longer holds this offset
 `no-marker`                  the log ends here, sealed, without a close marker
 ============================ ====================================================================
 """
@@ -57,7 +57,7 @@ class LogRecord(NamedTuple):
 
 
 class Chain(NamedTuple):
-    """What a partition's first block must say: the session's uid, the partition, the hash of the genesis."""
+    """The start of a partition's chain: the session's uid, the partition, the hash of the genesis."""
 
     session: str
     partition: int
@@ -65,7 +65,7 @@ class Chain(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What a comparison found: the verdict without its patterns' hash, and the counted ballots."""
+    """The findings of a comparison: the verdict without its patterns' hash, and the counted ballots."""
 
     verdict: Verdict
     patterns: dict[bytes, int]
@@ -82,7 +82,7 @@ def compare(
 ) -> Found:
     """Reads the records [0, end) and the partition's blocks as (base, bytes), both in order.
 
-    `closed`: the session is sealed at `end`, so a marker must stand in the log.
+    `closed`: the session is sealed at `end`, so there must be a marker in the log.
     """
     comparison = _Comparison(rules, chain, iter(records), end)
     for base, payload in blocks:
@@ -91,7 +91,7 @@ def compare(
 
 
 class _Span(NamedTuple):
-    """What the log says of the records of one block."""
+    """The records of one block as the log has them."""
 
     accepted: Sequence[AcceptedVote]
     others: list[tuple[int, int]]
@@ -100,7 +100,7 @@ class _Span(NamedTuple):
 
 
 class _Drift(NamedTuple):
-    """By how much the ledger's cumulative state is off. As long as that stays so, nothing new is wrong."""
+    """The amount by which the ledger's cumulative state is off. While it stays the same, nothing new is wrong."""
 
     tallies: tuple[int, ...] | str
     classes: tuple[int, ...] | str
@@ -117,10 +117,10 @@ class _Comparison:
         self._chain = chain
         self._records = records
         self._end = end
-        self._ahead: list[LogRecord] = []  # read already, behind a gap
+        self._ahead: list[LogRecord] = []  # read already, after a gap
         self._read = 0  # the next offset of the log
         self._covered = 0  # where the next block must begin
-        self._hole_told = False  # the block before is there, but can't be read: its end is unknown
+        self._hole_told = False  # the previous block exists, but can't be read: its end is unknown
         self._head = chain.genesis
         self._drift = _IN_STEP
         self._differences: list[Difference] = []
@@ -129,7 +129,7 @@ class _Comparison:
     # --- The walk
 
     def take(self, base: int, payload: bytes) -> None:
-        """The next block of the ledger, by rising base."""
+        """Takes the next block of the ledger, in order of base."""
         if base >= self._end:
             self._tell(base, "extra-block", "the log ends before")
             return
@@ -150,7 +150,7 @@ class _Comparison:
         self._compare(block)
 
     def finish(self, closed: bool) -> Found:
-        """Reads what no block covered, and sums up."""
+        """Reads what no block covers, and returns the findings."""
         if self._covered < self._end and not self._hole_told:
             self._tell(self._covered, "missing-block", f"the ledger ends here, the log at {self._end}")
         self._span(self._end)
@@ -222,7 +222,7 @@ class _Comparison:
         )
 
     def _take(self, end: int) -> list[LogRecord]:
-        """The records below `end` that were not taken yet."""
+        """Takes the records below `end` that have not been taken yet."""
         wanted = max(0, end - self._read)  # there can't be more of them
         taken = self._ahead[:wanted]
         taken += islice(self._records, wanted - len(taken))
@@ -236,7 +236,7 @@ class _Comparison:
     def _compare(self, block: Block) -> None:
         span = self._span(block.end)
         if self._read < block.end:
-            return  # the log is cut off here: told once, by `finish`
+            return  # the log is cut off here: reported once, by `finish`
         before = self._count
         if span.accepted != block.accepted or span.others != block.others:
             self._compare_entries(block, span)
@@ -271,7 +271,7 @@ class _Comparison:
 
 
 def _runs(records: list[LogRecord]) -> Iterator[list[LogRecord]]:
-    """The records, parted where offsets are missing between two of them."""
+    """Yields the records in runs, split where offsets are missing between two of them."""
     first = records[0].offset
     if [record.offset for record in records] == list(range(first, first + len(records))):
         yield records
@@ -293,7 +293,7 @@ def _by_offset(accepted: Sequence[AcceptedVote], others: Sequence[tuple[int, int
 
 
 def _entry_difference(mine: list[Entry], found: list[Entry]) -> tuple[str, str]:
-    """Kind and detail. Names fields, never their content."""
+    """Returns kind and detail. They name fields, never their content."""
     if not mine:
         return "class-differs", "no record of this block"
     if len(found) != 1:
@@ -321,7 +321,7 @@ def _drift(ours: State, theirs: State) -> _Drift:
 
 
 def _delta(ours: Sequence[int], theirs: Sequence[int]) -> tuple[int, ...] | str:
-    """Empty when equal."""
+    """Returns the differences value by value, empty if equal."""
     if tuple(ours) == tuple(theirs):
         return ()
     if len(ours) != len(theirs):

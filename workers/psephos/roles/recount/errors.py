@@ -1,4 +1,4 @@
-"""What keeps a recount from being done at all; differences are no errors but findings."""
+"""Errors that prevent a recount altogether; differences are findings, not errors."""
 
 from psephos.platform.errors import BAD_INPUT, PsephosError
 

@@ -1,4 +1,4 @@
-"""What becomes of each record, decided anew: the order of judgement of docs/architecture.md, section 2.
+"""Decides each record again, in the order of judgement of docs/architecture.md, section 2.
 
 Nothing here may be shared with the tally's decisions: two readers that agree are worth something only if they
 do not read through the same eyes. Pure: from the records alone, in log order.
@@ -31,7 +31,7 @@ from psephos.formats.votes import (
 
 @dataclass(frozen=True)
 class RecordRules:
-    """What a record's class depends on besides the records. segments: at least 1."""
+    """The rules on which a record's class depends besides the records. segments: at least 1."""
 
     ballots: BallotRules
     partitions: int
@@ -58,7 +58,7 @@ class RecordRules:
 
 
 class Examined(NamedTuple):
-    """What became of records that follow each other: as a block must list them."""
+    """The decisions on consecutive records, as a block must list them."""
 
     accepted: Sequence[AcceptedVote]
     others: list[tuple[int, int]]
@@ -67,7 +67,7 @@ class Examined(NamedTuple):
 class Examiner:
     """Reads one partition from offset 0 on; keeps what the log alone says about it.
 
-    `patterns`: counted ballots, canonical bytes to summed weight in millionths, superseded ones taken out.
+    `patterns`: counted ballots, canonical bytes to summed weight in millionths, without superseded ones.
     """
 
     def __init__(self, rules: RecordRules, partition: int) -> None:
@@ -80,19 +80,19 @@ class Examiner:
         self._contributions: dict[bytes, Contributions] = {}
         self._once = rules.revote == "first" and rules.allowance == 1
         self._voted: set[bytes] = set()  # `_once` only: a second vote is a duplicate, whatever its nonce
-        self._nonces: dict[bytes, tuple[bytes, ...]] = {}  # else: of accepted votes, by voter
+        self._nonces: dict[bytes, tuple[bytes, ...]] = {}  # otherwise: nonces of accepted votes, by voter
         self._counted: dict[bytes, AcceptedVote] = {}  # `last` only: the vote that counts, by voter
 
     def examine(self, offset: int, key: bytes | None, value: bytes | None) -> AcceptedVote | RecordClass:
-        """The vote as a block must list it if it is accepted, else the record's class."""
+        """Returns the vote as a block must list it if it is accepted, otherwise the record's class."""
         found = self._decide(offset, key, value)
         self._classes[RecordClass.ACCEPTED if isinstance(found, AcceptedVote) else found] += 1
         return found
 
     def examine_run(self, offset: int, keys: Sequence[bytes | None], values: Sequence[bytes | None]) -> Examined:
-        """`examine` of records that follow each other from `offset` on.
+        """As `examine`, for consecutive records from `offset` on.
 
-        Where all of them are sound votes and a voter has one, by columns: a quarter of the cost.
+        If all of them are valid votes and each voter has one vote, by columns: a quarter of the cost.
         """
         voters, votes = self._only_votes(keys, values)
         if votes is not None:
@@ -108,7 +108,7 @@ class Examiner:
         return Examined(accepted, others)
 
     def state(self) -> State:
-        """The cumulative state behind the records read so far."""
+        """Returns the cumulative state after the records read up to now."""
         voters = len(self._voted) if self._once else len(self._nonces)
         return State(tuple(self._tallies), tuple(self._classes), voters, self.closed_at)
 
@@ -156,7 +156,7 @@ class Examiner:
     def _only_votes(
         self, keys: Sequence[bytes | None], values: Sequence[bytes | None]
     ) -> tuple[Sequence[bytes], VoteColumns | None]:
-        """The voters and their votes, None where one by one is the only way."""
+        """Returns the voters and their votes; None for the votes if they must be decided one by one."""
         voters = [key for key in keys if key is not None]
         if not self._once or self.closed_at != NOTHING or len(voters) < len(keys):
             return voters, None
@@ -172,7 +172,7 @@ class Examiner:
         return voters, votes if fit else None
 
     def _admit_all(self, offset: int, voters: Sequence[bytes], votes: VoteColumns) -> Examined:
-        """The first vote of a voter is accepted, others are duplicates."""
+        """Accepts the first vote of each voter; the others are duplicates."""
         known, remember = self._voted, self._voted.add
         first = [voter not in known and remember(voter) is None for voter in voters]
         offsets = range(offset, offset + len(voters))
@@ -188,7 +188,7 @@ class Examiner:
         return Examined(accepted, others)
 
     def _admit(self, offset: int, voter: bytes, vote: Vote) -> AcceptedVote | RecordClass:
-        """A voter's nonces come first, then what is left of the allowance, then what a vote replaces."""
+        """Checks the voter's nonces first, then the remaining allowance, then which vote is replaced."""
         if self._once:
             return self._admit_once(offset, voter, vote)
         nonces = self._nonces.get(voter, ())
@@ -241,7 +241,7 @@ def _is_marker(value: bytes | None) -> bool:
 
 
 def merge_patterns(parts: Iterable[dict[bytes, int]]) -> dict[bytes, int]:
-    """The counted ballots of several partitions together."""
+    """Returns the counted ballots of several partitions, summed."""
     merged: dict[bytes, int] = {}
     for part in parts:
         for ballot, weight in part.items():

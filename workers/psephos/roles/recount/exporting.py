@@ -1,7 +1,7 @@
 """Exports of a sealed result: result.json and result.csv, in a folder or a bucket.
 
-The result itself stands in the ledger. An export that fails loses nothing: the sealing step ends with a reason,
-and whoever runs it again exports the same bytes.
+The result itself is in the ledger. An export that fails loses nothing: the sealing step ends with a reason, and
+running it again exports the same bytes.
 """
 
 from pathlib import Path
@@ -21,9 +21,9 @@ log = get_logger()
 
 
 def export(settings: Settings, session: Session, document: Document) -> str:
-    """Writes both files where the session's exports.url says, else into the data folder; answers where that is.
+    """Writes both files to the session's exports.url, otherwise to the data folder; returns the location.
 
-    Can be done again, also by several at once. Raises RecountError.
+    May be repeated, also by several processes at once. Raises RecountError.
     """
     url = "" if session.spec.exports is None else session.spec.exports.url
     try:
@@ -41,8 +41,11 @@ def export(settings: Settings, session: Session, document: Document) -> str:
 
 
 def export_to_store(store: ObjectStore, address: Address, session: Session, document: Document) -> None:
-    """NB: result.json comes last, so where it is, all is. A final result is never replaced by a disputed one: of
-    two sealing steps the one of before a repair may be the slower. Raises ObjectStoreError."""
+    """Writes both files to the object store. Raises ObjectStoreError.
+
+    NB: result.json comes last, so if it is there, everything is. A final result is never replaced by a disputed
+    one: a sealing step from before a repair may finish after the later one.
+    """
     there = store.read(address.below(JSON))
     if there is not None and _is_final(there[0]) and document["state"] != Phase.FINAL:
         log.warning("not exported", place=str(address), why="a final result is there already")
@@ -52,7 +55,7 @@ def export_to_store(store: ObjectStore, address: Address, session: Session, docu
 
 
 def export_to_folder(folder: Path, session: Session, document: Document) -> None:
-    """Raises RecountError."""
+    """Writes both files to a folder. Raises RecountError."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(folder / JSON, encode_document(document))
@@ -62,7 +65,7 @@ def export_to_folder(folder: Path, session: Session, document: Document) -> None
 
 
 def exports_folder(settings: Settings, name: str, url: str) -> Path:
-    """The session's own folder at a file:// URL, else in the data folder."""
+    """Returns the session's own folder at a file:// URL, otherwise in the data folder."""
     if url.startswith("file://"):
         return Path(unquote(urlparse(url).path)) / name
     return settings.exports_dir / name

@@ -1,4 +1,4 @@
-"""Runs of the recount: the final one, a part of it, its sealing step, an audit. Calls block."""
+"""The runs of a recount: the final one, a part of it, its sealing step, an audit. Calls block."""
 
 import os
 import time
@@ -33,24 +33,24 @@ from psephos.roles.recount.verdicts import Difference
 from psephos.runtime.bootstrap import Context, start
 
 FINAL_RUN = "final"
-_WORTH_PROCESSES = 200_000  # records that one process has read before others have even started
-_TOLD = 5  # differences in a line of the log; the report has more
+_WORTH_PROCESSES = 200_000  # records that one process reads before others have even started
+_TOLD = 5  # differences in a log line; the report has more
 _COUNTED = frozenset({Phase.RECOUNTING, Phase.FINAL, Phase.DISPUTED})
 log = get_logger()
 
 
 def quiet(_what: str) -> None:
-    """A progress callback that tells nobody."""
+    """A progress callback that reports nothing."""
 
 
 def run_all(
     settings: Settings, *, run: str = FINAL_RUN, parallelism: int | None = None, progress: Progress = quiet
 ) -> RecountReport:
-    """The final recount: all partitions, then the sealing step. Can be run again, and then tells what changed.
+    """Runs the final recount: all partitions, then the sealing step. If run again, it reports what changed.
 
-    `run` names the verdicts; after a repair (docs/runbooks/disputed.md) it is another one than the first.
+    `run` names the verdicts; after a repair (docs/runbooks/disputed.md) the name is a new one.
 
-    Raises RecountError, SettingsError, GenesisMismatch, LogUnavailable, LedgerUnavailable.
+    Raises RecountError, SettingsError, GenesisMismatch, LogUnavailable or LedgerUnavailable.
     """
     context = _begin(settings)
     task = Task(run, _sealed(context), closed=True, with_patterns=True)
@@ -63,7 +63,7 @@ def run_all(
 def run_index(
     settings: Settings, index: int, parallelism: int, *, run: str = FINAL_RUN, progress: Progress = quiet
 ) -> RecountReport:
-    """One index of an Indexed Job: every partition p with p % parallelism == index. Seals nothing."""
+    """Runs one index of an Indexed Job: every partition p with p % parallelism == index. Seals nothing."""
     context = _begin(settings)
     task = Task(run, _sealed(context), closed=True, with_patterns=True)
     partitions = partitions_of(index, parallelism, context.genesis.partitions)
@@ -72,14 +72,14 @@ def run_index(
 
 
 def seal_run(settings: Settings, *, run: str = FINAL_RUN, progress: Progress = quiet) -> RecountReport:
-    """The sealing step alone, when all verdicts of this run are there."""
+    """Runs only the sealing step, once all verdicts of this run exist."""
     context = _begin(settings)
     return _seal(context, run, progress)
 
 
 def audit(settings: Settings, *, parallelism: int | None = None, progress: Progress = quiet) -> RecountReport:
-    """Compares without sealing: while open up to the heads that the ledger has now, later up to the sealed ends
-    and with the final result as well."""
+    """Compares without sealing: while open up to the ledger's present heads, later up to the sealed ends and with
+    the final result as well."""
     context = _begin(settings)
     phase = _control(settings).phase
     closed = phase in _COUNTED
@@ -87,7 +87,7 @@ def audit(settings: Settings, *, parallelism: int | None = None, progress: Progr
     run = "audit-" + datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
     payload = context.ledger.get("final")
     if payload is not None:
-        phase = Phase.FINAL  # also where a repair made it so, and nobody has told the control topic
+        phase = Phase.FINAL  # also if a repair made it final and the control topic does not say so
     task = Task(run, ends, closed, with_patterns=False, hidden=embargoed(context.session, phase))
     parts = _recount(context, task, parallelism, progress)
     final = None if payload is None else _readable(payload)
@@ -120,7 +120,7 @@ def _seal(context: Context, run: str, progress: Progress) -> RecountReport:
 
 
 def _begin(settings: Settings) -> Context:
-    """As every role starts, but a recount does not wait for a session to come into being."""
+    """Starts like any role, but does not wait for a session that does not exist."""
     try:
         known = Ledger.of(settings).get("genesis")
     except LedgerMissing:
@@ -162,7 +162,7 @@ def _head_ends(context: Context) -> tuple[int, ...]:
 
 
 def _head_end(context: Context, partition: int) -> int:
-    """Where the chain ends now. An unreadable head is compared with the one record that its base names."""
+    """Returns the present end of the chain. An unreadable head counts as the one record at its base."""
     head = context.ledger.head(partition)
     if head is None:
         return 0
@@ -183,7 +183,7 @@ def _readable(payload: bytes) -> Document | None:
 
 
 def _against(context: Context, parts: Sequence[Part], final: Document | None) -> tuple[Difference, ...]:
-    """What is wrong with the final result. A changed chain head is told only where nothing else explains it."""
+    """Returns what is wrong with the final result; a changed chain head only if nothing else explains it."""
     if final is None or not verify_result(final, context.genesis.public_key):
         return (Difference(None, None, "signature-broken", "of the final result"),)
     seed = None if final["lotSeed"] is None else bytes.fromhex(final["lotSeed"])
@@ -203,7 +203,7 @@ def _against(context: Context, parts: Sequence[Part], final: Document | None) ->
 
 
 def _explained(name: str, parts: Sequence[Part]) -> bool:
-    """The lot is mixed with the heads, so a changed chain changes the outcome of a tie as well."""
+    """Returns whether a changed chain explains it: the lot is mixed with the heads, so a tie's outcome changes."""
     return name == "outcome" and any(part.differences for part in parts)
 
 
@@ -217,7 +217,7 @@ def _report(
     extra: Sequence[Difference] = (),
     document: Document | None = None,
 ) -> RecountReport:
-    """Of partitions that were recounted just now."""
+    """Builds the report on partitions that this run recounted."""
     differences = [difference for part in parts for difference in part.differences]
     verdicts = [part.verdict for part in parts]
     whole = len(parts) == context.genesis.partitions
@@ -240,7 +240,7 @@ def _report(
 
 
 def _report_of(context: Context, document: Document, changed: Sequence[Difference] = ()) -> RecountReport:
-    """Of a result that stands in the ledger, and of what this run found to be otherwise."""
+    """Builds the report on a result in the ledger, and on members for which this run found something else."""
     recount = document["recount"]
     return RecountReport(
         session=context.session.name,

@@ -1,4 +1,4 @@
-"""The role `psephos recount`: one run, then the process ends."""
+"""The role `psephos recount`: one run, after which the process ends."""
 
 from psephos.platform.logs import configure_logs
 from psephos.platform.settings import Settings
@@ -21,13 +21,13 @@ def run(
     name: str = FINAL_RUN,
     progress: Progress = quiet,
 ) -> RecountReport:
-    """Does what was asked for and answers a report; the process should end with `report.exit_code`.
+    """Performs the requested run and returns a report; the process should end with `report.exit_code`.
 
-    Nothing asked: all partitions, then the sealing step. `index` (with `parallelism`): that index of a Job alone.
-    `seal`: the sealing step alone. `audit`: compare, seal nothing. `parallelism`: processes, by default what the
-    session says, at most one a core. `name`: of the run's verdicts; another one than "final" after a repair.
+    By default: all partitions, then the sealing step. `index` (with `parallelism`): only that index of a Job.
+    `seal`: only the sealing step. `audit`: compare, seal nothing. `parallelism`: number of processes, by default
+    what the session says, at most one per core. `name`: names the run's verdicts; not "final" after a repair.
 
-    Raises RecountError, SettingsError, GenesisMismatch, LogUnavailable, LedgerUnavailable.
+    Raises RecountError, SettingsError, GenesisMismatch, LogUnavailable or LedgerUnavailable.
     """
     configure_logs(
         role="recount", level=settings.log_level, form=settings.log_format, session=settings.session_uid

@@ -1,4 +1,4 @@
-"""The recount of single partitions on the real log and ledger; several side by side in processes."""
+"""The recount of single partitions on the real log and ledger; several in parallel processes."""
 
 import gc
 import multiprocessing
@@ -36,9 +36,9 @@ log = get_logger()
 
 
 class Task(NamedTuple):
-    """What is recounted. run: the name that its verdicts get; ends: by partition; closed: they are sealed ends;
+    """The parameters of a recount. run: name of its verdicts; ends: by partition; closed: they are sealed ends;
     with_patterns: the ballots are kept as well, for a sealing step elsewhere; hidden: the verdicts that are kept
-    hold no figure by option."""
+    hold no figures per option."""
 
     run: str
     ends: tuple[int, ...]
@@ -52,7 +52,7 @@ class Task(NamedTuple):
 
 
 class Part(NamedTuple):
-    """A recounted partition. conflicts: an earlier run under the same name found otherwise."""
+    """A recounted partition. conflicts: an earlier run under the same name had other findings."""
 
     verdict: Verdict
     patterns: dict[bytes, int]
@@ -60,7 +60,7 @@ class Part(NamedTuple):
 
     @property
     def differences(self) -> tuple[Difference, ...]:
-        """The verdict's, and that it is not the first one if it had none itself."""
+        """The verdict's differences; if it has none but conflicts with an earlier one, that is the difference."""
         if self.conflicts and not self.verdict.differences:
             detail = "an earlier recount under this name found otherwise"
             return (Difference(self.verdict.partition, None, "verdict-differs", detail),)
@@ -72,7 +72,7 @@ class Part(NamedTuple):
 
 
 def recount_partitions(context: Context, task: Task, partitions: Sequence[int], progress: Progress) -> list[Part]:
-    """Recounts these partitions one after the other and writes their verdicts."""
+    """Recounts these partitions one at a time and writes their verdicts."""
     admin = LogAdmin(context.settings)
     starts = admin.start_offsets(context.genesis.partitions)
     ends = admin.end_offsets(context.genesis.partitions)
@@ -85,7 +85,7 @@ def recount_partitions(context: Context, task: Task, partitions: Sequence[int], 
 def recount_side_by_side(
     settings: Settings, task: Task, partitions: int, parallelism: int, progress: Progress
 ) -> list[Part]:
-    """All partitions in `parallelism` processes, index by index as an Indexed Job does it."""
+    """Recounts all partitions in `parallelism` processes, one per index, as an Indexed Job does."""
     spawn = multiprocessing.get_context("spawn")  # a fork would share sockets and librdkafka's dead threads
     parts: list[Part] = []
     with ProcessPoolExecutor(parallelism, spawn, _begin, (settings,)) as pool:
@@ -100,7 +100,7 @@ def recount_side_by_side(
 
 
 def partitions_of(index: int, parallelism: int, partitions: int) -> range:
-    """The partitions of one index of a Job. Raises RecountError for an index outside."""
+    """Returns the partitions of one index of a Job. Raises RecountError for an index out of range."""
     if not 0 <= index < parallelism:
         raise RecountError(
             f"index {index} of a recount with parallelism {parallelism}; allowed: 0 to {parallelism - 1}"
@@ -113,7 +113,7 @@ def _recount_index(settings: Settings, task: Task, partitions: range) -> list[Pa
 
 
 def _begin(settings: Settings) -> None:
-    """In each process: logs like the parent's, and no life after the parent's."""
+    """Initialises a worker process: logs like the parent, and exits with it."""
     configure_logs(
         role="recount", level=settings.log_level, form=settings.log_format, session=settings.session_uid
     )
@@ -160,7 +160,9 @@ def _recount(
 
 @contextmanager
 def _collector_off() -> Iterator[None]:
-    """A comparison makes no cycles, but millions of tuples that stay: walking them again and again took 30%."""
+    """Turns the collector off: a comparison creates no cycles, but millions of tuples that stay, and walking them
+    again and again took 30% of the time.
+    """
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -171,7 +173,7 @@ def _collector_off() -> Iterator[None]:
 
 
 def _with_log_end(verdict: Verdict, log_end: int) -> Verdict:
-    """Nothing may stand behind a sealed end."""
+    """Adds the log's end, and a difference if there is anything after the sealed end."""
     beyond = log_end - verdict.end
     if beyond <= 0:
         return msgspec.structs.replace(verdict, log_end=log_end)
@@ -185,7 +187,7 @@ def _with_log_end(verdict: Verdict, log_end: int) -> Verdict:
 
 
 def _records(settings: Settings, partition: int, begin: int, end: int) -> Iterator[LogRecord]:
-    """The log from `begin`, its first offset (0, or it was truncated), to `end`."""
+    """Yields the log from `begin`, its first offset (0 unless it was truncated), to `end`."""
     if begin >= end:
         return
     for batch in read_batches(settings, votes_topic(settings.session_uid), partition, begin, end):
@@ -193,7 +195,7 @@ def _records(settings: Settings, partition: int, begin: int, end: int) -> Iterat
 
 
 def _blocks(context: Context, partition: int, limit: int | None) -> Iterator[StoredBlock]:
-    """All blocks, or those below `limit` where the tally is still writing more."""
+    """Yields all blocks, or those below `limit` if the tally is still writing more."""
     for block in context.ledger.blocks(partition):
         if limit is not None and block.base >= limit:
             return
@@ -201,7 +203,7 @@ def _blocks(context: Context, partition: int, limit: int | None) -> Iterator[Sto
 
 
 def _keep(context: Context, task: Task, verdict: Verdict, chunks: Sequence[bytes]) -> bool:
-    """Writes the findings, patterns first; answers whether others stand there already."""
+    """Writes the findings, patterns first; returns whether others are already stored there."""
     partition, put = verdict.partition, context.ledger.put_once
     stored: list[Any] = [
         put(f"patterns#{task.run}#{partition}", chunk, sort=number) == chunk

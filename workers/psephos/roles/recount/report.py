@@ -1,4 +1,4 @@
-"""What a run of the recount answers, for people and programs."""
+"""The report of a recount's run, for people and programs."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,16 +9,16 @@ from psephos.domain.results import Document
 from psephos.formats.control import Phase
 from psephos.roles.recount.verdicts import Difference
 
-DIFFERS = 3  # exit code: not 1, which a crash of the interpreter has, nor 2, of bad usage
-PARTIAL = "Recounting"  # the state of a report on some partitions only
+DIFFERS = 3  # exit code: not 1, as for a crash of the interpreter, nor 2, as for bad usage
+PARTIAL = "Recounting"  # the state of a report on only some partitions
 
 
 class RecountReport(msgspec.Struct, frozen=True, kw_only=True):
-    """state: Final or Disputed; of an audit while open the session's phase or Disputed; of a part Recounting.
+    """state: Final or Disputed; for an audit while open the session's phase or Disputed; for a part Recounting.
 
-    log_records: records of the log without control records; difference_count: also of differences that were not
-    kept. Figures are None where the report may not or can't have them: under embargo, or of a part. document:
-    the signed result, once there is one.
+    log_records: records of the log without control records; difference_count: includes differences that were not
+    kept. Figures are None if the report may not or can't have them: under embargo, or for a part. document: the
+    signed result, once there is one.
     """
 
     session: str
@@ -34,12 +34,12 @@ class RecountReport(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def match(self) -> bool:
-        """Whether log and ledger agree in everything that was compared."""
+        """True if log and ledger agree in everything that was compared."""
         return self.difference_count == 0
 
     @property
     def phase(self) -> Phase:
-        """What the session becomes after its final recount."""
+        """The phase of the session after its final recount."""
         return Phase.FINAL if self.match and self.state == Phase.FINAL else Phase.DISPUTED
 
     @property
@@ -48,7 +48,7 @@ class RecountReport(msgspec.Struct, frozen=True, kw_only=True):
         return 0 if self.match and self.state != Phase.DISPUTED else DIFFERS
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON types; amounts are int or Decimal."""
+        """Returns the report in plain JSON types; amounts are int or Decimal."""
         return {
             "session": self.session,
             "state": self.state,
@@ -61,7 +61,7 @@ class RecountReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def recount_json(log_records: int, differences: Sequence[Difference], count: int) -> dict[str, Any]:
-    """The member `recount` of reports and of the result document."""
+    """Returns the member `recount` of reports and of the result document."""
     return {
         "match": count == 0,
         "logRecords": log_records,

@@ -1,4 +1,4 @@
-"""The sealing step: all verdicts become one result document, signed, written once, published."""
+"""The sealing step: combines all verdicts into one result document, signed, written once, published."""
 
 import asyncio
 import hashlib
@@ -39,7 +39,7 @@ from psephos.roles.recount.verdicts import Verdict, decode_verdict, patterns_has
 from psephos.runtime.bootstrap import Context
 
 FORMAT = 1
-DECIDED = ("turnout", "totals", "segments", "outcome", "sealedEnds")  # by the log alone, and the lot
+DECIDED = ("turnout", "totals", "segments", "outcome", "sealedEnds")  # by the log and the lot alone
 _REDIS_TIMEOUT_S = 3.0
 log = get_logger()
 
@@ -47,14 +47,14 @@ log = get_logger()
 def seal(context: Context, run: str, control: Control, now_ms: int) -> tuple[Document, list[str]]:
     """Combines the verdicts of a run into the signed result.
 
-    Answers the document that stands in the ledger then, and the members in which an earlier one differs from
-    what this run found.
+    Returns the document that is then in the ledger, and the members in which an earlier one differs from what
+    this run found.
 
-    A result that agrees becomes the item `final`, of which there is one for ever. A disputed one stands under
+    A result that agrees becomes the item `final`, of which there is only ever one. A disputed one is stored under
     `disputed#<run>`, so that a recount after a repair can still make the session final.
 
     Raises RecountError (a verdict is missing, patterns do not fit it), GenesisMismatch (another signing key or
-    lot seed), SettingsError.
+    lot seed) or SettingsError.
     """
     verdicts = read_verdicts(context, run)
     patterns = merge_patterns(_patterns(context.ledger, run, verdict) for verdict in verdicts)
@@ -83,12 +83,12 @@ def seal(context: Context, run: str, control: Control, now_ms: int) -> tuple[Doc
 
 
 def same_json(ours: Any, theirs: Any) -> bool:
-    """Whether both are the same JSON."""
+    """Returns whether both are the same JSON."""
     return encode_document({"": ours}) == encode_document({"": theirs})
 
 
 def read_verdicts(context: Context, run: str) -> list[Verdict]:
-    """The verdicts of all partitions. Raises RecountError naming those that are missing."""
+    """Returns the verdicts of all partitions. Raises RecountError naming those that are missing."""
     verdicts = {partition: decode_verdict(item) for partition, item in context.ledger.items(f"verdict#{run}")}
     missing = [str(p) for p in range(context.genesis.partitions) if p not in verdicts]
     if missing:
@@ -101,9 +101,9 @@ def read_verdicts(context: Context, run: str) -> list[Verdict]:
 def findings(
     context: Context, verdicts: Sequence[Verdict], patterns: Mapping[bytes, int], lot_seed: bytes | None
 ) -> dict[str, Any]:
-    """What the verdicts of all partitions say together: the members of a result document that they decide.
+    """Combines the verdicts of all partitions: returns the members of a result document that they decide.
 
-    `outcome` is None where the lot decides and there is no `lot_seed`.
+    `outcome` is None if ties are broken by lot and there is no `lot_seed`.
     """
     session = context.session
     state = combine((verdict.state for verdict in verdicts), cells_of(session))
@@ -133,17 +133,17 @@ def findings(
 
 
 def mix_lot(seed: bytes, heads: Sequence[str]) -> bytes:
-    """The lot: SHA-256 of the seed, to which genesis committed, and the final chain heads (hex) in the order of
-    their partitions. Neither who chose the seed nor who cast the last vote could choose it."""
+    """Returns the lot: SHA-256 of the seed, to which genesis committed, and the final chain heads (hex) in the
+    order of their partitions. Neither the person who chose the seed nor the last voter could choose the lot."""
     return hashlib.sha256(seed + b"".join(bytes.fromhex(head) for head in heads)).digest()
 
 
 def publish(settings: Settings, document: Document, as_of: int) -> bool:
-    """Writes the final frame to Redis; answers whether Redis took it. The ledger has the result in any case."""
+    """Writes the final frame to Redis; returns whether Redis took it. The ledger has the result in any case."""
     frame = encode_frame(final_frame(document, as_of))
     try:
         asyncio.run(_publish(settings, document["epoch"], document["version"], frame))
-    except Exception as error:  # whatever keeps Redis away, the result stands
+    except Exception as error:  # whatever is wrong with Redis, the result stands
         log.warning("final frame not published", why=str(error) or type(error).__name__)
         return False
     return True
@@ -158,7 +158,7 @@ async def _publish(settings: Settings, epoch: str, version: int, frame: bytes) -
 
 
 def _keys(context: Context) -> SessionKeys:
-    """What sealing needs, compared with the genesis. The session key is none of it."""
+    """Returns the keys that sealing needs, checked against the genesis. The session key is not needed."""
     seed = b""
     if context.session.spec.ballot.tie_break == "lot":
         seed = read_lot_seed(context.settings)
@@ -176,7 +176,7 @@ def _patterns(ledger: Ledger, run: str, verdict: Verdict) -> dict[bytes, int]:
 
 
 def _visible(session: Session, state: Phase, members: dict[str, Any]) -> dict[str, Any]:
-    """A disputed result names no winner, and under embargo no figure by option."""
+    """Hides members: a disputed result names no winner, and under embargo no figures per option."""
     hidden = set() if state is Phase.FINAL else {"outcome", "lotSeed"}
     if embargoed(session, state):
         hidden |= {"totals", "segments"}

@@ -1,4 +1,4 @@
-"""What the recount of one partition found, and its formats in the ledger: verdict and ballot patterns."""
+"""The findings of one partition's recount, and their formats in the ledger: verdict and ballot patterns."""
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -10,14 +10,14 @@ from psephos.formats.columns import pack_big_ints, pack_chunks, unpack_big_ints,
 from psephos.formats.errors import UNREADABLE, Malformed
 
 VERSION = 1
-MAX_DIFFERENCES = 100  # kept a partition; further ones are only counted
+MAX_DIFFERENCES = 100  # kept per partition; further ones are only counted
 CHUNK_BYTES = 300_000  # of ballot patterns in one ledger item, which takes 400 KB
 
 
 class Difference(msgspec.Struct, frozen=True, rename="camel"):
-    """A place where log and ledger do not agree. Without partition or offset it concerns the whole session.
+    """A place where log and ledger disagree. Without partition or offset it concerns the whole session.
 
-    `detail` is for people. It never holds a figure by option, nor a ballot: reports may be read under embargo.
+    `detail` is for people. It never holds a figure per option, nor a ballot: reports may be read under embargo.
     """
 
     partition: int | None
@@ -27,11 +27,11 @@ class Difference(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class Verdict(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
-    """One partition. All but `head` and the differences comes from the log alone.
+    """The verdict on one partition. Everything but `head` and the differences comes from the log alone.
 
-    end: sealed end, or the head at the start of an audit; records: decided, control records included; log_end:
+    end: sealed end, or the head at the start of an audit; records: decided, including control records; log_end:
     end of the log when it was read; tallies in millionths; classes by RecordClass; head: hash (hex) of the last
-    block in the ledger; difference_count: also those that were not kept; patterns: SHA-256 (hex) of the chunks.
+    block in the ledger; difference_count: includes those not kept; patterns: SHA-256 (hex) of the chunks.
     """
 
     version: int = VERSION
@@ -50,19 +50,19 @@ class Verdict(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
 
     @property
     def state(self) -> State:
-        """The cumulative state of the partition by the log."""
+        """The cumulative state of the partition according to the log."""
         return State(self.tallies, self.classes, self.voters, self.closed_at)
 
     @property
     def log_records(self) -> int:
-        """Records in the log by its end offset, without control records."""
+        """Number of records in the log by its end offset, without control records."""
         return self.log_end - self.classes[RecordClass.CONTROL]
 
 
 def without_figures(verdict: Verdict) -> Verdict:
-    """The verdict of an audit under embargo: no tallies, nor the patterns' hash.
+    """Returns the verdict of an audit under embargo: no tallies, nor the patterns' hash.
 
-    NB: the hash is a figure too. With few options, whoever knows the turnout finds the counts by trying them all.
+    NB: the hash is a figure too. With few options, anyone who knows the turnout can find the counts by trying all.
     """
     return msgspec.structs.replace(verdict, tallies=(), patterns="")
 
@@ -72,7 +72,7 @@ _decoder = msgspec.json.Decoder(Verdict)
 
 
 def encode_verdict(verdict: Verdict) -> bytes:
-    """JSON, the same bytes for the same findings: no time, no duration."""
+    """Encodes a verdict as JSON, the same bytes for the same findings: no time, no duration."""
     return _encoder.encode(verdict)
 
 
@@ -99,7 +99,7 @@ _chunks = msgspec.msgpack.Decoder(_Chunk)
 
 
 def pattern_chunks(patterns: Mapping[bytes, int], limit: int = CHUNK_BYTES) -> Iterator[bytes]:
-    """The counted ballots in items of at most about `limit` bytes, in the ballots' order; none for none."""
+    """Yields the counted ballots in items of at most about `limit` bytes, in ballot order; none if no ballots."""
     ballots: list[bytes] = []
     size = 0
     for ballot in sorted(patterns):
@@ -126,7 +126,7 @@ def read_patterns(chunks: Iterable[bytes]) -> dict[bytes, int]:
 
 
 def patterns_hash(chunks: Iterable[bytes]) -> str:
-    """SHA-256 over all chunks, hex: the verdict commits to them."""
+    """Returns the SHA-256 of all chunks, in hex: the verdict commits to them."""
     digest = hashlib.sha256()
     for chunk in chunks:
         digest.update(chunk)
