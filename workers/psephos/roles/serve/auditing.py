@@ -1,8 +1,8 @@
-"""Audits of an open session at the times of its `recount.schedule`, each a process of its own.
+"""Audits of an open session at the times of its `recount.schedule`, each in a separate process.
 
-What a CronJob with `concurrencyPolicy: Forbid` does in a cluster: never two at once, a missed one is not made up,
-and one that takes too long is ended. An audit that finds a difference changes nothing in the session: voting goes
-on, people decide (docs/runbooks/disputed.md).
+They work like a CronJob with `concurrencyPolicy: Forbid` in a cluster: never two at once, a missed one is not made
+up for, and one that takes too long is ended. An audit that finds a difference changes nothing in the session:
+voting goes on, and people decide (docs/runbooks/disputed.md).
 """
 
 import sys
@@ -25,17 +25,17 @@ from psephos.roles.serve import metrics
 
 LONGEST_S: Final = 900.0
 _AUDITED: Final = frozenset({Phase.OPEN, Phase.PAUSED})
-_LOOK_S: Final = 1.0  # the clock may be set while we wait for it
+_LOOK_S: Final = 1.0  # the clock may be set while we wait
 _POLL_S: Final = 0.1
 AGREES, DIFFERENT, FAILED, TOO_LONG = "agrees", "differs", "failed", "too-long"
 log = get_logger()
 
 Due = Callable[[datetime], datetime | None]
-"""The time behind this one at which an audit is to start, None for never: `lifecycle.next_due` of a schedule."""
+"""Returns when, after the given time, an audit is to start; None for never: `control.next_due` of a schedule."""
 
 
 class Auditor:
-    """Starts audits from `start` to `stop`, or until voting is over, in a thread of its own."""
+    """Runs audits from `start` to `stop`, or until voting is over, in a separate thread."""
 
     def __init__(
         self,
@@ -47,8 +47,8 @@ class Auditor:
         longest_s: float = LONGEST_S,
         progress: Callable[[str], None] = lambda _what: None,
     ) -> None:
-        """`environment` is added to our own; `log_file`: None for our standard error; `progress` hears what came
-        out of each audit."""
+        """`environment` is added to our own; `log_file`: None for our standard error; `progress` is called with
+        the outcome of each audit."""
         command = (sys.executable, "-m", "psephos.cli", "recount", "--audit")
         self._settings = settings
         self._due = due
@@ -59,18 +59,18 @@ class Auditor:
         self._thread = threading.Thread(target=self._run, name="auditor", daemon=True)
 
     def start(self) -> None:
-        """Begins. The session must have been prepared."""
+        """Starts the thread. The session must have been prepared."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Ends an audit that is under way, too. Idempotent."""
+        """Stops, and ends an audit in progress. Idempotent."""
         self._stop.set()
         if self._thread.ident is not None:
             self._thread.join()
 
     @property
     def running(self) -> bool:
-        """Whether further audits are to come."""
+        """True if more audits may come."""
         return self._thread.is_alive()
 
     def _run(self) -> None:
@@ -82,7 +82,7 @@ class Auditor:
                 return
 
     def _audit_if_open(self) -> bool:
-        """Whether there may be more."""
+        """Audits if voting is open or paused; returns whether later audits are possible."""
         try:
             phase = current(self._settings).phase
         except (LogUnavailable, LifecycleError) as error:

@@ -1,4 +1,4 @@
-"""Which processes serve a session, with which settings, and in which order they stop. Pure."""
+"""The processes that serve a session, their settings, and the order in which they stop. Pure."""
 
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
@@ -7,9 +7,9 @@ from psephos.platform.settings import PREFIX, Settings, SettingsError
 
 
 class RoleProcess(NamedTuple):
-    """One process: its name (`tally-1`), its role, the variables that are its own, and where it tells how it is.
+    """One process: its name (`tally-1`), its role, its own variables, and the ports that report its health.
 
-    Several ingest processes have one parent, which is what is meant here, and an admin port each.
+    Several ingest processes have one parent, which is the process meant here, and one admin port each.
     """
 
     name: str
@@ -19,9 +19,9 @@ class RoleProcess(NamedTuple):
 
 
 def layout(settings: Settings, workers: int = 1) -> tuple[RoleProcess, ...]:
-    """The processes of a session with `workers` tally workers, in the order in which they stop.
+    """Returns the processes of a session with `workers` tally workers, in the order in which they stop.
 
-    Who takes votes stops first, who counts them last. Admin ports follow each other from
+    Those that take votes stop first, those that count them last. Admin ports are consecutive, from
     PSEPHOS_ADMIN_PORT on. Raises SettingsError.
     """
     first, row = settings.admin_port, admin_ports(settings.ingest_processes, workers)
@@ -31,12 +31,12 @@ def layout(settings: Settings, workers: int = 1) -> tuple[RoleProcess, ...]:
 
 
 def admin_ports(ingest_processes: int, workers: int) -> int:
-    """How many admin ports a session takes, with the one of `serve` itself."""
+    """Returns how many admin ports a session takes, including that of `serve` itself."""
     return ingest_processes + len(("gateway", "projector")) + workers + 1
 
 
 def own_admin_port(settings: Settings, workers: int = 1) -> int:
-    """Where `serve` itself, or the local stack, tells how it is: behind the roles' ports."""
+    """Returns the port on which `serve` itself, or the local stack, reports its health: after the roles' ports."""
     return settings.admin_port + admin_ports(settings.ingest_processes, workers) - 1
 
 

@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from psephos.control import Conductor
     from psephos.roles.serve.auditing import Auditor
 
-READY_TIMEOUT_S = 300.0  # roles wait for a genesis, and others may make it
+READY_TIMEOUT_S = 300.0  # roles wait for a genesis, and another process may create it
 log = get_logger()
 
 
 def run(settings: Settings, *, workers: int = 1, conduct: bool = False) -> None:
     """Blocks until SIGTERM or SIGINT, then drains in order.
 
-    Raises SettingsError, ProcessError, and RoleFailed for a role that can't run with its settings.
+    Raises SettingsError, ProcessError, or RoleFailed for a role that can't run with its settings.
     """
     configure_logs(role="serve", level=settings.log_level, form=settings.log_format, session=settings.session_uid)
     session = load_session(settings)
@@ -58,7 +58,7 @@ def run(settings: Settings, *, workers: int = 1, conduct: bool = False) -> None:
 
 
 def _conductor(settings: Settings, name: str) -> Conductor:
-    """Its clients of Kafka and the ledger are 25 MB that a process which only supervises can do without."""
+    """Imports here: the conductor's Kafka and ledger clients are 25 MB that mere supervision can do without."""
     from psephos.adapters.kafka import ADMIN_PROCESSES_ENDED
     from psephos.control import Conductor, OrderBook
     from psephos.roles.serve.recounting import recount_by_child

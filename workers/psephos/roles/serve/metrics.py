@@ -1,4 +1,4 @@
-"""What an SRE sees of the process above the roles."""
+"""Metrics of the process above the roles."""
 
 from prometheus_client import Counter, Gauge
 

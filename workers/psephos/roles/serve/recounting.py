@@ -1,4 +1,4 @@
-"""The final recount as a process of its own, for a conductor."""
+"""The final recount in a separate process, for a conductor."""
 
 import sys
 from collections.abc import Callable, Mapping
@@ -19,9 +19,9 @@ log = get_logger()
 def recount_by_child(
     settings: Settings, environment: Mapping[str, str] | None = None, log_file: Path | None = None
 ) -> Callable[[], Phase]:
-    """What `Conductor` calls for a recount. `environment` is added to our own.
+    """Returns the function that `Conductor` calls for a recount. `environment` is added to our own.
 
-    The call raises LifecycleError if the recount could not be done, after some tries.
+    The function raises LifecycleError if the recount could not be done after several tries.
     """
     command = (sys.executable, "-m", "psephos.cli", "recount")
 

@@ -1,4 +1,4 @@
-"""A session's role processes: forked from one that has their modules imported, where the system lets us."""
+"""A session's role processes: forked from one that has imported their modules, where the system allows it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,9 +18,9 @@ def supervise(
     on_change: Callable[[Mapping[str, int]], None] = lambda _pids: None,
     hang_s: float = HANG_S,
 ) -> Supervisor:
-    """A supervisor of these roles. `environment` is added to our own for each of them, and then what is its own.
+    """Returns a supervisor of these roles. Each gets our environment, then `environment`, then its own variables.
 
-    `logs`: a folder for a log file each; None: our standard error. The others as of `Supervisor`.
+    `logs`: a folder for one log file per role; None: our standard error. The other arguments are `Supervisor`'s.
     """
     fork_server = fork_server_above() or (ForkServer(IMPORTED, ALLOCATOR) if can_fork() else None)
     processes = [
