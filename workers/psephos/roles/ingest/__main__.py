@@ -1,6 +1,6 @@
 """`python -m psephos.roles.ingest`, configured by the environment like `psephos ingest`.
 
-`--index N` makes it one of several processes that share the port; their parent starts them so.
+`--index N` makes it one of several processes that share the port; their parent starts them this way.
 """
 
 import sys

@@ -1,7 +1,7 @@
-"""Open sessions: anybody gets a signed token with a random subject, so that a browser has one vote.
+"""Open sessions: anyone gets a signed token with a random subject, so that a browser has one vote.
 
-What that is worth: one vote a browser, not a person. Whoever throws the token away gets another one, as often as
-the limit by address lets him. Pure: time and randomness are arguments.
+This ensures one vote per browser, not per person. Anyone can discard a token and get another one, as often as
+the per-address limit allows. Pure: time and randomness are arguments.
 """
 
 import binascii
@@ -32,10 +32,10 @@ class AnonymousTokens:
         self.verifier = Verifier(tokens, electorate, one_key(("HS256",), self._key))
 
     def mint(self, random: bytes, now_s: int, closes_at_s: int | None) -> tuple[str, int]:
-        """A new token and its expiry, seconds since 1970. `random`: SUBJECT_BYTES of them, never used before.
+        """Returns a new token and its expiry, seconds since 1970. `random`: SUBJECT_BYTES of them, never reused.
 
-        It is valid until the session closes, and for a day at least: a session that is extended must not make
-        its voters ask for another token, and so for another vote.
+        It is valid until the session closes, and for at least a day: extending a session must not make its voters
+        ask for another token, and thus for another vote.
         """
         if len(random) != SUBJECT_BYTES:
             raise ValueError(f"a subject is made of {SUBJECT_BYTES} random bytes")

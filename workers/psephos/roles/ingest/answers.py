@@ -1,6 +1,6 @@
-"""Answers as bytes, for those that are written to a connection without a response object of aiohttp's.
+"""Answers as bytes, for those that are written to a connection without an aiohttp response object.
 
-The fields are the ones that aiohttp itself writes for such an answer.
+The fields are those that aiohttp itself writes for such an answer.
 """
 
 from collections.abc import Mapping
@@ -15,12 +15,12 @@ _SERVER: Final = f"\r\nServer: {SERVER_SOFTWARE}\r\n\r\n"
 
 
 def fields(headers: Mapping[str, str]) -> str:
-    """Header fields, a line each."""
+    """Returns header fields, one per line."""
     return "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
 
 
 def written(status: int, head: str, body: bytes, media_type: str) -> bytes:
-    """A whole answer; `head`: its own fields."""
+    """Returns a whole answer; `head`: its own fields."""
     text = (
         f"{_STATUS_LINES[status]}{head}Content-Type: {media_type}\r\nContent-Length: {len(body)}\r\n"
         f"Date: {rfc822_formatted_time()}{_SERVER}"

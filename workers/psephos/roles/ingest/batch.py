@@ -1,8 +1,8 @@
-"""HTTP: many votes a request, from a gateway that the session trusts.
+"""HTTP: many votes per request, from a gateway that the session trusts.
 
-Newline-delimited JSON both ways, answered while it is read, in the order of the lines. What is in memory is
-bounded: a few parts of `PART_LINES` lines each. So a client reads answers while it sends, and a line without an
-answer (this process was stopped, the connection broke) is sent again with the same idempotencyKey.
+Newline-delimited JSON both ways, answered while it is read, in the order of the lines. Memory is bounded: a few
+parts of `PART_LINES` lines each. So a client reads answers while it sends, and a line without an answer (this
+process was stopped, the connection broke) is sent again with the same idempotencyKey.
 """
 
 import asyncio
@@ -29,13 +29,13 @@ from psephos.roles.ingest.votelog import POLL_S, Sent, VoteLog, too_busy
 
 MEDIA_TYPES: Final = ("application/x-ndjson", "application/ndjson", "application/jsonl")
 LINE_LIMIT: Final = 64 * 1024
-PART_LINES: Final = 500  # some 4 ms of work, of which single votes wait for half at a time
+PART_LINES: Final = 500  # about 4 ms of work, half of which single votes wait for at a time
 PARTS_UNDER_WAY: Final = 4
 QUEUE_SHARE: Final = 0.75  # of the queue: the rest is for single votes
 ROOM_TIMEOUT_S: Final = 5.0
 IDLE_TIMEOUT_S: Final = 60.0
 WRITE_TIMEOUT_S: Final = 30.0
-_LOOK_UP_S: Final = 0.5  # how often a waiting batch looks whether the process is to end
+_LOOK_UP_S: Final = 0.5  # how often a waiting batch checks whether the process is to end
 _encode = msgspec.json.Encoder().encode
 log = get_logger()
 
@@ -44,7 +44,7 @@ Line = tuple[int, bytes | None]
 
 
 class LineSplitter:
-    """Chunks of bytes to lines, in bounded memory. Pure. Blank lines count, but are not handed out."""
+    """Splits chunks of bytes into lines, in bounded memory. Pure. Blank lines are numbered, but not handed out."""
 
     def __init__(self, limit: int = LINE_LIMIT) -> None:
         self._limit = limit
@@ -53,7 +53,7 @@ class LineSplitter:
         self._number = 0
 
     def feed(self, data: bytes) -> list[Line]:
-        """The lines that end in `data`."""
+        """Returns the lines that end in `data`."""
         pieces = (self._rest + data).split(b"\n")
         self._rest = pieces.pop()
         lines = self._numbered(pieces)
@@ -62,7 +62,7 @@ class LineSplitter:
         return lines
 
     def end(self) -> list[Line]:
-        """The last line, if there was no newline behind it."""
+        """Returns the last line, if it did not end with a newline."""
         last, self._rest = self._numbered([self._rest]), b""
         return last
 
@@ -70,7 +70,7 @@ class LineSplitter:
         first, limit = self._number + 1, self._limit
         self._number += len(pieces)
         cut: list[Line] = []
-        if pieces and self._overlong:  # all but its end has been thrown away
+        if pieces and self._overlong:  # all but its end has been discarded
             cut, pieces, first, self._overlong = [(first, None)], pieces[1:], first + 1, False
         return cut + [
             (number, piece if len(piece) <= limit else None)
@@ -85,7 +85,7 @@ class Part:
     def __init__(
         self, intake: Intake, numbers: list[int], outcomes: Sequence[Content | Problem], received_at: int
     ) -> None:
-        """`outcomes`: what goes into the log of each line, or why nothing does."""
+        """`outcomes`: per line, what goes into the log, or why nothing does."""
         self.records = intake.records([outcome for outcome in outcomes if not isinstance(outcome, Problem)])
         self.sent: Sent | None = None
         self._intake = intake
@@ -94,7 +94,7 @@ class Part:
         self._received_at = received_at
 
     async def answers(self) -> bytes:
-        """One line of JSON for each, once the log has acknowledged."""
+        """Returns one line of JSON for each line, once the log has acknowledged."""
         if self.sent is not None:
             await self.sent.done
         problems = self._settled()
@@ -106,7 +106,7 @@ class Part:
         return ("\n".join(answers) + "\n").encode()
 
     def _all(self, accepted: list[str], problems: Sequence[Problem | None]) -> list[str]:
-        """The answers to all lines, in their order."""
+        """Returns the answers to all lines, in order."""
         for slug, votes in Counter(problem.slug for problem in problems if problem is not None).items():
             metrics.count(slug, votes)
         following = iter(accepted)
@@ -116,7 +116,7 @@ class Part:
         ]
 
     def _settled(self) -> list[Problem | None]:
-        """Why each line has no receipt; None for one that gets one."""
+        """Returns, per line, why it has no receipt; None if it gets one."""
         if self.sent is None or None not in self.sent.offsets:
             return self._problems
         sent = self.sent
@@ -124,7 +124,7 @@ class Part:
         return [next(of_records) if problem is None else problem for problem in self._problems]
 
     def _accepted(self, numbers: list[int]) -> list[str]:
-        """The answers to the lines of these numbers, whose records are confirmed."""
+        """Returns the answers to the lines with these numbers, whose records are confirmed."""
         if self.sent is None or not numbers:
             return []
         records, offsets = _confirmed(self.records, self.sent.offsets)
@@ -140,7 +140,7 @@ class Part:
 
 
 def _confirmed(records: Records, offsets: Sequence[int | None]) -> tuple[Records, list[int]]:
-    """Those with an offset."""
+    """Returns the records that have an offset, and their offsets."""
     places = [offset for offset in offsets if offset is not None]
     if len(places) == len(offsets):
         return records, places
@@ -153,7 +153,7 @@ def _refused(number: int, problem: Problem) -> str:
 
 
 class BatchDoor:
-    """Takes batches. `draining`: from now on no more lines."""
+    """The batch endpoint. `draining`: it takes no more lines from now on."""
 
     def __init__(
         self,
@@ -175,7 +175,7 @@ class BatchDoor:
         self._part_lines = max(1, min(PART_LINES, votelog.limit // 4))
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Raises Problem when the whole batch is refused."""
+        """Answers a batch. Raises Problem if the whole batch is refused."""
         self._check(request)
         response = web.StreamResponse(headers={"Content-Type": MEDIA_TYPES[0]})
         continue_if_expected(request)
@@ -216,7 +216,7 @@ class BatchDoor:
                 idle_s += _LOOK_UP_S
                 continue
             except web.RequestPayloadError:
-                return  # the client can't be understood any more; what it said before is answered
+                return  # the client can no longer be understood; what it sent before is answered
             idle_s = 0.0
             lines = splitter.feed(data) if data else splitter.end()
             for start in range(0, len(lines), self._part_lines):
@@ -243,7 +243,7 @@ class BatchDoor:
     async def _read_again(
         self, lines: list[bytes | None], outcomes: list[Content | Problem], received_at: int
     ) -> list[Content | Problem]:
-        """The same of lines of which the first names an unknown key, with its issuer's newest keys."""
+        """Reads lines again, the first of which names an unknown key, with its issuer's newest keys."""
         try:
             return self._read(lines, received_at) if await self._eligibility.look_again() else outcomes
         except Problem as problem:
@@ -254,7 +254,7 @@ class BatchDoor:
         return [_too_long() if line is None else next(read) for line in lines]
 
     async def _refusal(self, lines: int) -> Problem | None:
-        """Why none of so many lines can be taken now; waits for room in the queue first."""
+        """Waits for room in the queue; returns why this many lines can't be taken now, None if they can."""
         room = max(lines, int(self._votelog.limit * QUEUE_SHARE))
         deadline = monotonic() + ROOM_TIMEOUT_S
         while self._votelog.in_flight + lines > room:

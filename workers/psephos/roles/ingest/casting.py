@@ -1,7 +1,7 @@
-"""One vote, from what its request says to the answer: every check, in the order that clients see.
+"""Handles one vote from its request to the answer: every check, in the order that clients see.
 
-Nothing here waits, so it costs the event loop neither a task nor a turn: an answer is told, by a call, once the
-log has acknowledged the vote. Votes that are acknowledged in one poll of the log share their receipts' signature.
+Nothing here waits, so it costs the event loop neither a task nor a turn: a call delivers the answer once the log
+has acknowledged the vote. Votes acknowledged in one poll of the log share the signature of their receipts.
 """
 
 from collections.abc import Callable, Mapping
@@ -25,17 +25,17 @@ from psephos.roles.ingest.votelog import VoteLog, unconfirmed
 
 JSON: Final = "application/json"
 SIGNED_TOGETHER: Final = (
-    256  # at most: a receipt's path has 8 nodes then, and a signature's cost is a tenth of a µs
+    256  # at most: a receipt's path then has 8 nodes, and a signature's cost is a tenth of a µs
 )
 _encode = msgspec.json.Encoder().encode
 log = get_logger()
 
 Tell = Callable[[bytes | Problem], None]
-"""Takes the answer to a vote: the body of its 202, or why it gets none. It is called once, and must not fail."""
+"""Takes the answer to a vote: the body of its 202, or why there is none. It is called once, and must not fail."""
 
 
 class _Vote:
-    """A vote that has been handed to the log. replay: its name among the answers that are remembered, or None."""
+    """A vote that has been handed to the log. replay: its name among the remembered answers, or None."""
 
     __slots__ = ("casting", "offset", "received_at", "record", "replay", "sent_at", "tell")
 
@@ -51,7 +51,7 @@ class _Vote:
         self.offset: int | None = None
 
     def settled(self, offset: int | None) -> None:
-        """Where it stands. What follows waits until all votes of this poll are settled."""
+        """Takes the vote's offset. What follows waits until all votes of this poll are settled."""
         self.offset = offset
         self.casting.reported.append(self)
 
@@ -69,9 +69,9 @@ class Casting:
         votelog.when_polled(self._settle)
 
     def admit(self, headers: Mapping[str, str], remote: str | None, size: int) -> tuple[str, str | None]:
-        """(token, Idempotency-Key) of a request whose body has, or announces, so many bytes. Raises Problem.
+        """Returns (token, Idempotency-Key) of a request; `size`: of its body, actual or declared. Raises Problem.
 
-        Everything that is cheap is checked before the body is read.
+        Everything cheap is checked before the body is read.
         """
         self.admit_now()
         self._fairness.admit_client(remote, headers)
@@ -84,18 +84,18 @@ class Casting:
         return token, key
 
     def admit_now(self) -> None:
-        """Raises Problem unless a vote that is received now may count: also behind whatever has taken time."""
+        """Raises Problem unless a vote received now may count. Call it again after anything that took time."""
         self._gate.admit(wall_ms=now_ms(), mono=monotonic())
 
     def know(self, voter: Voter) -> tuple[bytes, Mapping[str, str]]:
-        """(pseudonym, fields for the answer) of a voter who may vote now. Raises Problem."""
+        """Returns (pseudonym, header fields for the answer) of a voter who may vote now. Raises Problem."""
         pseudonym = self._intake.pseudonym(voter)
         return pseudonym, self._fairness.admit_voter(pseudonym)
 
     def cast(
         self, voter: Voter, pseudonym: bytes, body: bytes, key: str | None, trace: Trace | None, tell: Tell
     ) -> None:
-        """Hands a vote that was admitted just now to the log, and tells its answer later; of a retry at once.
+        """Hands a vote admitted just now to the log. `tell` gets the answer later, or at once for a retry.
 
         Raises Problem.
         """
@@ -131,7 +131,7 @@ class Casting:
         self._votelog.send_one(record, vote, trace)
 
     def _settle(self) -> None:
-        """Answers all votes whose reports have come."""
+        """Answers all votes whose reports have arrived."""
         if not self.reported:
             return
         votes, self.reported = self.reported, []
@@ -170,7 +170,7 @@ class Casting:
 
 
 def _tell(vote: _Vote, answer: bytes | Problem) -> None:
-    """What is wrong with one client's connection must not cost the others their answers."""
+    """Delivers an answer: a fault in one client's connection must not cost the others their answers."""
     try:
         vote.tell(answer)
     except Exception:

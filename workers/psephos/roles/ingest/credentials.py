@@ -1,4 +1,4 @@
-"""The gateway credentials of the batch door: one a line, so that a new one is taken before the old one goes."""
+"""Gateway credentials of the batch endpoint: one per line, so that a new one is taken before the old one goes."""
 
 import hashlib
 import hmac
@@ -15,21 +15,21 @@ log = get_logger()
 
 
 class Credentials:
-    """What the file holds at present."""
+    """The credentials that the file holds at present."""
 
     def __init__(self, path: Path) -> None:
-        """Raises SettingsError, never telling a credential."""
+        """Reads the file. Raises SettingsError, which never reveals a credential."""
         self._path = path
         self._since = mark(path)
         self._digests = self._read()
 
     def accepts(self, credential: str) -> bool:
-        """In a time that does not depend on what is right about it."""
+        """Returns whether this is a credential, in a time that does not depend on how much of it is right."""
         digest = hashlib.sha256(credential.encode(errors="surrogateescape")).digest()
         return sum(hmac.compare_digest(digest, known) for known in self._digests) > 0
 
     async def follow(self) -> None:
-        """A task: takes the new credentials as soon as the file has changed; unfit ones leave the old in force."""
+        """Runs as a task: takes new credentials once the file has changed; unfit ones leave the old in force."""
         async for _ in changes(self._path, self._since):
             try:
                 self._digests = self._read()

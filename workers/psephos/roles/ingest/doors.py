@@ -1,7 +1,7 @@
-"""HTTP: one vote a request. `batch` has the other door.
+"""HTTP: one vote per request. `batch` has the other endpoint.
 
-The low-level server of aiohttp without an application: two paths need no router, and it saves a tenth of the work
-of a request.
+It uses aiohttp's low-level server without an application: two paths need no router, and that saves a tenth of the
+work per request.
 """
 
 import asyncio
@@ -52,7 +52,7 @@ Answer = Callable[[bytes], None]
 
 
 class Doors:
-    """Answers every request of this port. `draining`: from now on each answer ends its connection."""
+    """Answers every request on this port. `draining`: each answer ends its connection from now on."""
 
     def __init__(
         self,
@@ -97,7 +97,7 @@ class Doors:
         return response
 
     def drain(self) -> None:
-        """From now on every answer ends its connection, and batches take no more lines."""
+        """Makes every answer end its connection from now on; batches take no more lines."""
         self.draining = True
         if self._batch is not None:
             self._batch.draining = True
@@ -127,7 +127,7 @@ class Doors:
         raise self._nothing_here(path)
 
     async def _vote(self, request: web.BaseRequest) -> web.Response:
-        """From the request to the receipt. Everything that is cheap is checked before the body is read."""
+        """Handles a vote from request to receipt. Everything cheap is checked before the body is read."""
         token, key = self._casting.admit(request.headers, request.remote, request.content_length or 0)
         voter = await self._eligibility.voter(token)
         pseudonym, own = self._casting.know(voter)
@@ -140,10 +140,10 @@ class Doors:
     def vote_at_once(
         self, headers: Mapping[str, str], remote: str | None, content: StreamReader, answer: Answer
     ) -> bool:
-        """The same vote, where all of it has come and nothing has to be waited for but the log.
+        """As `_vote`, if all of the request has arrived and there is nothing to wait for but the log.
 
-        `answer` takes the answer, now or later. False: the token's key has to be fetched first, so take the other
-        way; nothing of `content` has been read.
+        `answer` takes the answer, now or later. Returns False if the token's key has to be fetched first: then
+        take the other way; nothing of `content` has been read.
         """
         try:
             token, key = self._casting.admit(headers, remote, content.total_bytes)
@@ -177,7 +177,7 @@ class Doors:
         return "Connection: close\r\n" if self.draining else ""
 
     def _token(self, request: web.BaseRequest, anonymous: AnonymousTokens) -> web.Response:
-        """A browser's own token, in a session that is open to all."""
+        """Returns a browser's own token, in a session that is open to all."""
         self._gate.admit(wall_ms=now_ms(), mono=time.monotonic())
         self._fairness.admit_newcomer(request)
         closes_at = self._gate.closes_at
@@ -205,7 +205,7 @@ class Doors:
 
 
 def _resolve(told: "asyncio.Future[bytes]", answer: bytes | Problem) -> None:
-    """Of a request that waits, unless its client has gone."""
+    """Resolves a waiting request, unless its client has gone."""
     if told.done():
         return
     if isinstance(answer, Problem):

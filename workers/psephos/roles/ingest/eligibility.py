@@ -1,4 +1,4 @@
-"""Who may vote: a token's voter, with the issuer's newest keys. `intake` holds the voter against the roll."""
+"""Finds a token's voter, with the issuer's newest keys. `intake` checks the voter against the roll."""
 
 import time
 
@@ -8,14 +8,14 @@ from psephos.roles.ingest.verifier import Verifier, Voter
 
 
 class Eligibility:
-    """What a session asks of a token. `issuer`: where its keys are published, if they are."""
+    """A session's check of tokens. `issuer`: where its keys are published, if they are."""
 
     def __init__(self, verifier: Verifier, issuer: PublishedKeys | None = None) -> None:
         self.verifier = verifier
         self.issuer = issuer
 
     async def voter(self, token: str) -> Voter:
-        """The voter whom the token names now. Raises Problem: invalid-token, not-eligible, or overloaded."""
+        """Returns the voter that the token names now. Raises Problem: invalid-token, not-eligible, overloaded."""
         now_s = time.time()
         try:
             return self.verifier.verify(token, now_s)
@@ -25,5 +25,5 @@ class Eligibility:
         return self.verifier.verify(token, now_s)
 
     async def look_again(self) -> bool:
-        """Whether the issuer's keys were fetched anew. Raises Problem overloaded if they could not be."""
+        """Fetches the issuer's keys again; returns whether it did. Raises Problem overloaded if it could not."""
         return self.issuer is not None and await self.issuer.look_again()

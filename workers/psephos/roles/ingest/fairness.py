@@ -1,4 +1,4 @@
-"""Which limits a request meets: that of its client's address, and that of its voter. Batches meet neither."""
+"""The limits of a request: that of its client's address, and that of its voter. Batches are subject to neither."""
 
 from collections.abc import Mapping
 from time import monotonic
@@ -11,7 +11,7 @@ from psephos.roles.ingest.problems import Problem
 
 
 class Fairness:
-    """The limits of one process; several processes, several allowances."""
+    """The limits of one process; several processes have several allowances."""
 
     def __init__(self, settings: Settings) -> None:
         self._proxies = settings.trusted_proxies
@@ -24,12 +24,12 @@ class Fairness:
         self._tokens: Limit[str] = Limit("address", settings.ingest_open_rate, settings.ingest_open_burst)
 
     def admit_client(self, remote: str | None, headers: Mapping[str, str]) -> None:
-        """A vote from this address. Raises Problem rate-limited."""
+        """Admits a vote from this address. Raises Problem rate-limited."""
         if self._votes is not None:
             _take_of_client(self._votes, client_of(remote, headers, self._proxies))
 
     def admit_voter(self, voter: bytes) -> dict[str, str]:
-        """A vote of this voter; the fields for its answer. Raises Problem rate-limited."""
+        """Admits a vote of this voter; returns the header fields for its answer. Raises Problem rate-limited."""
         if self._voters is None:
             return {}
         return {
@@ -38,18 +38,18 @@ class Fairness:
         }
 
     def admit_newcomer(self, request: web.BaseRequest) -> None:
-        """An anonymous token for this address. Raises Problem rate-limited."""
+        """Admits a request for an anonymous token from this address. Raises Problem rate-limited."""
         _take_of_client(self._tokens, client_of(request.remote, request.headers, self._proxies))
 
 
 def _take_of_client(limit: Limit[str], client: str | None) -> None:
-    """This machine's own clients meet no limit: they are proxies, load tests, or the local stack."""
+    """Takes from a client's limit. Local clients have none: they are proxies, load tests, or the local stack."""
     if client is not None:
         _take(limit, client)
 
 
 def _take(limit: Limit[Key], key: Key) -> str:
-    """The RateLimit field for the answer. Raises Problem rate-limited."""
+    """Takes from a limit; returns the RateLimit field for the answer. Raises Problem rate-limited."""
     try:
         return limit.take(key, monotonic())
     except LimitReached as reached:

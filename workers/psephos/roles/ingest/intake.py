@@ -1,6 +1,6 @@
-"""From a request's parts to a record of the votes topic, and from its offset to a receipt. Pure.
+"""Turns a request's parts into a record of the votes topic, and its offset into a receipt. Pure.
 
-JSON is read strictly: a member that is there twice is refused, as two readers could take it for two ballots.
+JSON is read strictly: a repeated member is refused, since two readers could take it for two ballots.
 """
 
 import json
@@ -36,7 +36,7 @@ _IDEMPOTENCY_KEY: Final = re.compile(r"[!#-\[\]-~]{1,128}")  # visible ASCII wit
 _KNOWN_BODY: Final = 512  # bytes
 _KNOWN_BODIES: Final = 1024
 _KNOWN_CHOICES: Final = 16  # of one ballot
-_MOST_WHOLE: Final = 10**15  # beyond it nothing that is sent here is a number of anything
+_MOST_WHOLE: Final = 10**15  # nothing that is sent here counts beyond this
 
 
 class Record(NamedTuple):
@@ -48,14 +48,14 @@ class Record(NamedTuple):
 
 
 class Records(NamedTuple):
-    """Votes as they go into the log, a list a field."""
+    """Votes as they go into the log, one list per field."""
 
     partitions: list[int]
     keys: list[bytes]
     values: list[bytes]
 
     def only(self, indexes: Sequence[int]) -> "Records":
-        """Those at these places."""
+        """Returns the records at these indexes."""
         return Records(
             [self.partitions[index] for index in indexes],
             [self.keys[index] for index in indexes],
@@ -82,18 +82,18 @@ class Intake:
         self._choices: dict[tuple[str, ...], bytes] = {}
 
     def pseudonym(self, voter: Voter) -> bytes:
-        """What the voter is called in the log. Raises Problem not-eligible for one who is not on the roll."""
+        """Returns the voter's id in the log. Raises Problem not-eligible if the voter is not on the roll."""
         return self.pseudonym_of(voter.subject)
 
     def pseudonym_of(self, subject: str) -> bytes:
-        """The same by the voter's name."""
+        """As `pseudonym`, by the voter's subject."""
         key = self._keyed.digest(subject.encode())[:VOTER_BYTES]  # `voter_key`, at half its cost
         if self._roll is not None:
             self._roll.require(key)
         return key
 
     def check_key(self, idempotency_key: object) -> str | None:
-        """The Idempotency-Key without the quotes around it, None if there is none. Raises Problem."""
+        """Returns the Idempotency-Key without surrounding quotes, None if there is none. Raises Problem."""
         if idempotency_key is None:
             if self._needs_key:
                 detail = "voters of this session may vote again: send a new Idempotency-Key with each new vote"
@@ -117,7 +117,7 @@ class Intake:
         received_at: int,
         pseudonym: bytes | None = None,
     ) -> Record:
-        """The record of a vote; `received_at`: milliseconds since 1970. `pseudonym`: the voter's, where known.
+        """Returns the record of a vote; `received_at`: milliseconds since 1970. `pseudonym`: the voter's if known.
 
         Raises Problem: invalid-ballot or not-eligible.
         """
@@ -125,9 +125,9 @@ class Intake:
         return self.record_of(voter, self._encoded(ballot), idempotency_key, received_at, key)
 
     def ballot(self, body: bytes) -> bytes:
-        """The canonical ballot of a request's body. Raises Problem: malformed-request or invalid-ballot.
+        """Returns the canonical ballot of a request's body. Raises Problem: malformed-request or invalid-ballot.
 
-        The rules never change, so the same body is the same ballot; and few bodies make up most of all votes.
+        The rules never change, so the same body is the same ballot; and a few bodies make up most votes.
         """
         raw = self._ballots.get(body)
         if raw is None:
@@ -139,7 +139,7 @@ class Intake:
         return raw
 
     def ballot_of(self, choices: tuple[str, ...]) -> bytes:
-        """The same for choices alone. Raises Problem invalid-ballot."""
+        """As `ballot`, for choices alone. Raises Problem invalid-ballot."""
         raw = self._choices.get(choices)
         if raw is None:
             raw = self._encoded({"choices": choices})
@@ -158,24 +158,24 @@ class Intake:
     def record_of(
         self, voter: Voter, raw: bytes, idempotency_key: str | None, received_at: int, key: bytes
     ) -> Record:
-        """The record of a canonical ballot; `key`: the voter's pseudonym."""
+        """Returns the record of a canonical ballot; `key`: the voter's pseudonym."""
         nonce = nonce_of(key, idempotency_key) if idempotency_key is not None else b""
         value = encode_vote(raw, received_at, voter.weight, voter.segment, nonce)
         return Record(partition_of(key, self._partitions), key, value)
 
     def records(self, contents: Sequence[Content]) -> Records:
-        """The records of votes of this session, in their order."""
+        """Returns the records of votes of this session, in order."""
         keys = [key for key, _ in contents]
         return Records(partitions_of(keys, self._partitions), keys, [value for _, value in contents])
 
     def receipts(self, records: Records, offsets: Sequence[int]) -> list[str]:
-        """What voters get whose records stand at these offsets."""
+        """Returns the receipts for records at these offsets."""
         digests = record_digests(records.keys, records.values)
         return self._signer.sign_columns(self._tag, records.partitions, offsets, digests)
 
 
 class LineReader:
-    """Lines of a batch: `{"token"} | {"subject", "weight"?, "segment"?}`, a ballot, and an "idempotencyKey"?"""
+    """Reads batch lines: `{"token"} | {"subject", "weight"?, "segment"?}`, a ballot, and an "idempotencyKey"?"""
 
     def __init__(self, intake: Intake, verifier: Verifier, electorate: Electorate) -> None:
         self._intake = intake
@@ -184,9 +184,9 @@ class LineReader:
         self._alike = not electorate.weighted and not electorate.segmented
 
     def read(self, lines: Sequence[bytes], received_at: int) -> list[Content | Problem]:
-        """What `record` makes of each line, or raises.
+        """Returns, for each line, what `record` returns without the partition, or the Problem that it raises.
 
-        The plainest lines, voters by name, share all that is the same in each: they cost half as much here.
+        The simplest lines, voters by name, share everything that is the same in each: they cost half as much here.
         """
         check_key, pseudonym_of = self._intake.check_key, self._intake.pseudonym_of
         outcomes: list[Content | Problem] = []
@@ -210,7 +210,7 @@ class LineReader:
         return outcomes
 
     def record(self, line: bytes, received_at: int) -> Record:
-        """Raises Problem."""
+        """Returns the record of a line. Raises Problem."""
         return self._record(line, _plain(line), received_at)
 
     def _record(self, line: bytes, plain: "_Line | None", received_at: int) -> Record:
@@ -224,13 +224,13 @@ class LineReader:
         return self._record_of_members(decode_object(line), received_at)
 
     def _by_name_alone(self, line: "_Line") -> bool:
-        """Whether all that tells this voter from others is a name, and a possible one."""
+        """Returns whether the voter is given by a subject alone, of a valid length."""
         return (
             self._alike and 0 < len(line.subject) <= MAX_SUBJECT and line.weight is UNSET and line.segment is UNSET
         )
 
     def _value(self, choices: tuple[str, ...], received_at: int) -> bytes:
-        """Of a vote by whoever has neither weight nor segment, without a nonce."""
+        """Returns the value, without a nonce, of a vote by a voter that has neither weight nor segment."""
         everybody = self._electorate.voter("anybody", None, None)
         return encode_vote(self._intake.ballot_of(choices), received_at, everybody.weight, everybody.segment)
 
@@ -273,21 +273,21 @@ class LineReader:
 
 
 class _Number(Decimal):
-    """A number with a point or an exponent, as it was written; no ballot takes one."""
+    """A number with a decimal point or an exponent, as it was written; no ballot takes one."""
 
     def __repr__(self) -> str:
         return str(self)
 
 
 def _number(text: str) -> int | Decimal:
-    """2.0 is the integer 2, as JSON Schema has it; whatever is none stays as it was written."""
+    """Converts 2.0 to the integer 2, as in JSON Schema; what is not an integer stays as it was written."""
     number = _Number(text)
     whole = abs(number) < _MOST_WHOLE and number == number.to_integral_value()
     return int(number) if whole else number
 
 
 class _Line(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    """The plainest lines: a voter by name or by token, options by their ids."""
+    """The simplest lines: a voter by name or by token, options by their ids."""
 
     choices: tuple[str, ...]
     subject: str = ""
@@ -301,7 +301,7 @@ _lines = msgspec.json.Decoder(_Line, float_hook=_number)
 
 
 def _plain(line: bytes) -> _Line | None:
-    """A line that is plain, with no member twice; None for any other, which is read the long way."""
+    """Returns a plain line without repeated members; None for any other, which is read the long way."""
     try:
         plain = _lines.decode(line)
     except (ValueError, ArithmeticError, RecursionError):
@@ -311,7 +311,7 @@ def _plain(line: bytes) -> _Line | None:
         members += 1
     if plain.weight is not UNSET or plain.segment is not UNSET:
         if plain.token:
-            return None  # both are the token's to tell: such members are none of a ballot
+            return None  # the token gives both: such members are not part of a ballot
         members += (plain.weight is not UNSET) + (plain.segment is not UNSET)
     return plain if line.count(b":") == members and bool(plain.subject) != bool(plain.token) else None
 
@@ -320,7 +320,7 @@ _decoder = msgspec.json.Decoder(dict[str, Any], float_hook=_number)
 
 
 def decode_object(data: bytes) -> dict[str, Any]:
-    """A JSON object. Raises Problem malformed-request, also for a member that is there twice."""
+    """Decodes a JSON object. Raises Problem malformed-request, also for a repeated member."""
     try:
         members = _decoder.decode(data)
     except UnicodeDecodeError as error:
@@ -330,7 +330,7 @@ def decode_object(data: bytes) -> dict[str, Any]:
     except RecursionError:
         raise Problem("malformed-request", "the JSON is nested too deeply") from None
     nested = sum(len(member) for member in members.values() if type(member) is dict)
-    # A member has a colon of its own: as many colons as different members means that none is there twice.
+    # Each member has a colon of its own: as many colons as different members means that none is repeated.
     if data.count(b":") != len(members) + nested:
         json.loads(data, object_pairs_hook=_without_repetition)
     return members

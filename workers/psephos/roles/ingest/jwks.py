@@ -1,7 +1,7 @@
 """An issuer's published keys (JWKS): fetched, cached, and fetched again when they are old or a key is unknown.
 
-Voting does not depend on the issuer's site: while it is down, the keys that were fetched before go on verifying.
-Only a process that has never had any is not ready, and tries on.
+Voting does not depend on the issuer's site: while it is down, the keys fetched earlier continue to verify tokens.
+Only a process that has never had any is not ready, and keeps trying.
 """
 
 import asyncio
@@ -32,14 +32,14 @@ log = get_logger()
 
 
 class FetchFailed(PsephosError):
-    """The set could not be fetched, or is none. One line."""
+    """The set could not be fetched, or is not a key set. The message is one line."""
 
 
 class PublishedKeys:
     """Keeps an issuer's keys current. Lives in one event loop: `run` is its task."""
 
     def __init__(self, url: str, algorithms: Sequence[str], use: Callable[[KeySet], None]) -> None:
-        """`use` hears of every set that was fetched."""
+        """`use` is called with every set that was fetched."""
         self.known = False
         self.trouble: str | None = None
         self._url = url
@@ -60,10 +60,10 @@ class PublishedKeys:
             await asyncio.sleep(pause_s)
 
     async def look_again(self) -> bool:
-        """Whether the set was fetched just now, for the sake of a key that is not in the old one.
+        """Fetches the set again because of a key that is not in the old one; returns whether it did.
 
-        At most once in UNKNOWN_KEY_PAUSE_S; whoever asks meanwhile shares what is under way. Raises Problem
-        overloaded when the issuer does not answer: then nobody can say whether the key is one of its own.
+        It does so at most once per UNKNOWN_KEY_PAUSE_S; concurrent callers share the fetch in progress. Raises
+        Problem overloaded if the issuer does not answer: then it is unknown whether the key is the issuer's.
         """
         now = monotonic()
         if self._under_way is None:
@@ -79,7 +79,7 @@ class PublishedKeys:
         return True
 
     async def _fetched(self) -> float:
-        """Seconds until the set is old. Single flight. Raises FetchFailed."""
+        """Fetches the set; returns the seconds until it is old. Single flight. Raises FetchFailed."""
         if self._under_way is None:
             self._under_way = asyncio.create_task(self._fetch())
             self._under_way.add_done_callback(self._landed)
@@ -88,13 +88,13 @@ class PublishedKeys:
     def _landed(self, task: "asyncio.Task[float]") -> None:
         self._under_way = None
         if not task.cancelled():
-            task.exception()  # whoever waited has it; if nobody did, it has been logged
+            task.exception()  # callers that waited have it; if there are none, it has been logged
 
     async def _fetch(self) -> float:
         try:
             data, age_s = await _get(self._url)
             keys = parse_jwks(data, self._algorithms)
-        except Exception as error:  # whatever becomes of the issuer's site: the keys that are known stay in force
+        except Exception as error:  # whatever happens to the issuer's site, the known keys stay in force
             why = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
             metrics.count_jwks("failed")
             log.warning("token keys can't be fetched", why=why, cached=self.known)
@@ -109,13 +109,13 @@ class PublishedKeys:
 
 
 def age_of(cache_control: str | None) -> float:
-    """How long a set is taken as new, seconds: the issuer's max-age, within bounds."""
+    """Returns how long a set counts as new, in seconds: the issuer's max-age, within bounds."""
     told = _MAX_AGE.search(cache_control or "")
     return min(max(float(told[1]) if told else DEFAULT_AGE_S, SHORTEST_AGE_S), LONGEST_AGE_S)
 
 
 async def _get(url: str) -> tuple[bytes, float]:
-    """The body and its age. No redirect is followed: the session names the place, nobody else does."""
+    """Returns the body and how long it counts as new. Follows no redirects: only the session names the address."""
     async with (
         aiohttp.ClientSession(timeout=_TIMEOUT, headers=_HEADERS, auto_decompress=False) as http,
         http.get(url, allow_redirects=False) as answer,

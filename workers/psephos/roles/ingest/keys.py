@@ -1,7 +1,7 @@
-"""The keys that voter tokens are verified with: a secret, a public key, or an issuer's published set. Pure.
+"""The keys with which voter tokens are verified: a secret, a public key, or an issuer's published set. Pure.
 
-A key fits one algorithm only, told by its own type, and the session pins the algorithms: so `none`, a public key
-that is passed off as an HMAC secret and a key that is meant for encryption find nothing that would take them.
+A key fits only one algorithm, given by its own type, and the session pins the algorithms: so nothing accepts
+`none`, a public key passed off as an HMAC secret, or a key meant for encryption.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,18 +23,18 @@ from psephos.roles.ingest.problems import Problem, invalid_token
 
 HS256_KEY_BYTES: Final = 32  # RFC 7518, 3.2
 RSA_KEY_BITS: Final = 2048  # RFC 7518, 3.3
-MAX_RSA_KEY_BITS: Final = 8192  # a larger one would only make verifying slow
+MAX_RSA_KEY_BITS: Final = 8192  # a larger one would only slow down verification
 JWKS_LIMIT: Final = 256 * 1024
 MAX_JWKS_KEYS: Final = 64
 
 _ALGORITHMS: Final = {("RSA", ""): "RS256", ("EC", "P-256"): "ES256", ("OKP", "Ed25519"): "EdDSA"}  # by kty, crv
 
 Check = Callable[[bytes, bytes], bool]
-"""Whether a signature (second) is this key's over the signed bytes (first)."""
+"""Returns whether a signature (second argument) is this key's over the signed bytes (first)."""
 
 
 class UnusableKey(PsephosError, ValueError):
-    """A token key or a published set does not fit the session. One line, never telling the key."""
+    """A token key or a published set does not fit the session. The message: one line, never revealing the key."""
 
 
 class UnknownKey(Problem):
@@ -46,7 +46,7 @@ class UnknownKey(Problem):
 
 
 class TokenKey(NamedTuple):
-    """One key. kid: its name in an issuer's set, None where it has none."""
+    """One key. kid: its name in an issuer's set, None if it has none."""
 
     kid: str | None
     algorithm: str
@@ -57,13 +57,13 @@ class KeySet:
     """The keys of a session's issuer at one time."""
 
     def __init__(self, keys: Sequence[TokenKey], *, allowed: Sequence[str], published: bool) -> None:
-        """`published`: by a set that may change, so that tokens have to say which key they are signed with."""
+        """`published`: in a set that may change, so that tokens must name the key they are signed with."""
         self.keys = tuple(keys)
         self._allowed = tuple(allowed)
         self._published = published
 
     def check_for(self, algorithm: object, kid: object) -> Check:
-        """The check that a token's header asks for. Raises Problem invalid-token, or UnknownKey."""
+        """Returns the check that a token's header asks for. Raises Problem invalid-token, or UnknownKey."""
         if algorithm not in self._allowed:
             allowed = ", ".join(self._allowed)
             raise invalid_token(f"the token's algorithm is not allowed here: allowed is {allowed}")
@@ -78,7 +78,7 @@ class KeySet:
 
 
 def one_key(algorithms: Sequence[str], key: bytes) -> KeySet:
-    """The set of a single key: the HS256 secret, or a public key in PEM. Raises UnusableKey."""
+    """Returns the set of a single key: the HS256 secret, or a public key in PEM. Raises UnusableKey."""
     if "HS256" in algorithms:
         if len(key) < HS256_KEY_BYTES:
             raise UnusableKey(f"the HS256 secret has {len(key)} bytes; {HS256_KEY_BYTES} or more are needed")
@@ -100,14 +100,14 @@ def one_key(algorithms: Sequence[str], key: bytes) -> KeySet:
 
 
 def no_keys(algorithms: Sequence[str]) -> KeySet:
-    """What is known of an issuer before its set has been fetched."""
+    """Returns what is known of an issuer before its set has been fetched: no keys."""
     return KeySet([], allowed=algorithms, published=True)
 
 
 def parse_jwks(data: bytes, algorithms: Sequence[str]) -> KeySet:
-    """The usable keys of a published set (RFC 7517); those for other purposes are passed over.
+    """Returns the usable keys of a published set (RFC 7517); those for other purposes are skipped.
 
-    Raises UnusableKey for what is no such set, and for one without a key that this session could use.
+    Raises UnusableKey for data that is not such a set, and for a set without a key that this session could use.
     """
     if len(data) > JWKS_LIMIT:
         raise UnusableKey(f"the key set is larger than {JWKS_LIMIT} bytes")
@@ -130,7 +130,7 @@ def parse_jwks(data: bytes, algorithms: Sequence[str]) -> KeySet:
 
 
 def _published_key(entry: object, algorithms: Sequence[str]) -> TokenKey | None:
-    """None for a key that is not for verifying tokens of this session: by its type, curve, use, or algorithm."""
+    """Returns a key, None if by type, curve, use or algorithm it is not for verifying tokens of this session."""
     if not isinstance(entry, dict) or entry.get("use", "sig") != "sig" or "d" in entry:
         return None
     operations, kid = entry.get("key_ops", ["verify"]), entry.get("kid")
@@ -173,6 +173,6 @@ def _check_with(name: str, key: Any) -> Check:
 
 
 def _hs256(key: bytes) -> Check:
-    """What the library's own check decides, in constant time as well, at a fourth of its cost."""
+    """Returns a check that decides as the library's own, also in constant time, at a quarter of its cost."""
     keyed = KeyedHash(key).digest
     return lambda signed, signature: compare_digest(keyed(signed), signature)

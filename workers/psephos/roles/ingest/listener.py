@@ -1,4 +1,4 @@
-"""The port: bound before all else, as a taken one is an error at the start; drained without losing an answer."""
+"""The port: bound before all else, since a taken one is an error at startup; drained without losing an answer."""
 
 import asyncio
 import resource
@@ -22,9 +22,9 @@ from psephos.roles.ingest.requests import BODY_LIMIT
 BACKLOG = 4096
 HEADERS_TIMEOUT_S = 10.0  # from the first byte of a request to the end of its headers
 REFUSAL_S = 0.5  # for a client that is turned away to read why
-OTHER_FILES = 256  # descriptors of a process that are no connections of clients
+OTHER_FILES = 256  # descriptors of a process that are not client connections
 LINGER_S = 2.0  # for a client to see the answer before the rest of its body is cut off
-FAREWELL_S = 1.0  # for clients of open connections to hear `Connection: close`
+FAREWELL_S = 1.0  # for clients of open connections to receive `Connection: close`
 _LOOK_S = 0.02
 
 _quiet = getLogger("psephos.aiohttp")
@@ -34,7 +34,7 @@ log = get_logger()
 
 
 def bind(settings: Settings, *, shared: bool) -> socket.socket:
-    """A socket on the ingest port that does not listen yet; `shared`: others may bind the same port.
+    """Returns a socket on the ingest port that does not listen yet; `shared`: others may bind the same port.
 
     Raises SettingsError.
     """
@@ -52,7 +52,7 @@ def bind(settings: Settings, *, shared: bool) -> socket.socket:
 
 
 def connections_limit(wanted: int) -> int:
-    """How many connections this process can hold: as many as wanted, if it may open so many files."""
+    """Returns how many connections this process can hold: as many as wanted, if it may open enough files."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = wanted + OTHER_FILES
     if soft != resource.RLIM_INFINITY and soft < needed:
@@ -65,13 +65,14 @@ def connections_limit(wanted: int) -> int:
 
 
 class _Connection(web.RequestHandler):
-    """aiohttp's own, counted, with a time for headers to arrive, and with a shorter way for a plain vote.
+    """aiohttp's own, counted, with a time limit for headers, and with a shorter path for a plain vote.
 
-    aiohttp has no time-out once a request's first byte is there. And it makes a task, a request and a response
-    for each request, which cost as much as all that a vote needs: so a vote that has come whole, on a connection
-    that is at rest, is taken right behind aiohttp's parser and answered when the log has acknowledged it. All
-    else (other paths and methods, a body that is still to come, pipelined requests, `Connection: close`, a client
-    that does not read, a process that is to end) goes aiohttp's way; so do requests that come meanwhile.
+    aiohttp has no time-out once a request's first byte has arrived. And it creates a task, a request and a
+    response for each request, which cost as much as everything that a vote needs: so a vote that has arrived
+    whole, on an idle connection, is taken directly after aiohttp's parser and answered when the log has
+    acknowledged it. Everything else (other paths and methods, a body still to come, pipelined requests,
+    `Connection: close`, a client that does not read, a process that is to end) goes aiohttp's way; so do requests
+    that arrive meanwhile.
     """
 
     __slots__ = ("_counted", "_headers_due", "_held", "_idle_s", "_listener", "_remote", "_under_way")
@@ -118,7 +119,7 @@ class _Connection(web.RequestHandler):
             super().data_received(data)
             self._headers_came()
             return
-        self._waiter = None  # so that what has come is parsed, and nobody is woken so far
+        self._waiter = None  # so that the data is parsed without waking the handler yet
         try:
             super().data_received(data)
         finally:
@@ -131,7 +132,7 @@ class _Connection(web.RequestHandler):
             waiter.set_result(None)
 
     def _takes_vote(self, message: Any, content: StreamReader) -> bool:
-        """Whether the first request that has come is a plain vote: then it is under way, or answered already."""
+        """Returns whether the first request received is a plain vote: then it is in progress, or is answered."""
         doors = self._listener.doors
         if (
             not isinstance(message, RawRequestMessage)
@@ -158,7 +159,7 @@ class _Connection(web.RequestHandler):
         return True
 
     def _answer(self, answer: bytes) -> None:
-        """The answer to the vote that is under way; its client may have gone."""
+        """Sends the answer to the vote in progress; its client may have gone."""
         self._at_rest()
         if self.transport is None or self.transport.is_closing():
             return
@@ -173,20 +174,22 @@ class _Connection(web.RequestHandler):
             self.data_received(held)
 
     def _at_rest(self) -> None:
-        """No vote is under way; aiohttp's shutdown waits for this."""
+        """Notes that no vote is in progress; aiohttp's shutdown waits for this."""
         if self._under_way:
             self._under_way = self._request_in_progress = False
             if self._handler_waiter is not None and not self._handler_waiter.done():
                 self._handler_waiter.set_result(None)
 
     def _hold(self, data: bytes) -> None:
-        """Answers go out in the order of their requests, so what comes behind a vote waits for its answer."""
+        """Holds data back: answers go out in request order, so what follows a vote waits for the vote's answer."""
         self._held = data if self._held is None else self._held + data
         if self.transport is not None:
             self.transport.pause_reading()
 
     def resume_reading(self, resume_parser: bool = True) -> None:
-        """A body that is read asks for more. Where reading goes on anyway, that parses nothing, at some cost."""
+        """Skips needless calls: a body that is read asks for more, which costs time and parses nothing if reading
+        goes on anyway.
+        """
         if self._reading_paused or not self._under_way:
             super().resume_reading(resume_parser)
 
@@ -210,15 +213,15 @@ class _Connection(web.RequestHandler):
 
 
 class _Refusal(asyncio.Protocol):
-    """Of a client that comes when there are too many connections already: one answer, and good-bye."""
+    """The connection of a client that arrives when there are already too many: one answer, then close."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        client = cast(asyncio.Transport, transport)  # uvloop's are none by name
+        client = cast(asyncio.Transport, transport)  # uvloop's are not subclasses of it
         problem = busy("overloaded", "too many connections to this process; try again")
         metrics.count(problem.slug)
         head = fields({**problem.headers, "Connection": "close", "Access-Control-Allow-Origin": "*"})
         client.write(written(problem.status, head, problem.encode(), MEDIA_TYPE))
-        client.write_eof()  # closing at once would reset the connection, and the answer with it
+        client.write_eof()  # closing at once would reset the connection and lose the answer
         asyncio.get_running_loop().call_later(REFUSAL_S, client.close)
 
 
@@ -241,7 +244,7 @@ class Listener:
         metrics.watch_connections(lambda: self.connections, self._limit)
 
     def _protocol(self) -> asyncio.Protocol:
-        """Of a client that has connected just now."""
+        """Returns the protocol for a client that has just connected."""
         if self.connections >= self._limit:
             return _Refusal()
         return _Connection(self, self._http, self._loop, self._idle_s)
@@ -253,7 +256,7 @@ class Listener:
     async def drain(self, timeout_s: float) -> None:
         """Takes no new connections; each open one gets its answers, with `Connection: close`.
 
-        `timeout_s`: for requests that are under way; those that take longer are cut off.
+        `timeout_s`: for requests in progress; those that take longer are cut off.
         """
         self.doors.drain()
         await self._take_backlog()
@@ -263,7 +266,7 @@ class Listener:
         await self._http.shutdown(timeout_s)
 
     async def _take_backlog(self) -> None:
-        """Closes the socket behind the last client that has connected: closing alone resets those in its queue."""
+        """Takes the clients in the socket's queue, then closes it: closing alone would reset their connections."""
         if self._server is None:
             return
         with suppress(OSError):

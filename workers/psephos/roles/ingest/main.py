@@ -1,4 +1,4 @@
-"""`psephos ingest`: one process of the write side's door, or several behind one port."""
+"""`psephos ingest`: one process of the write side's endpoint, or several behind one port."""
 
 import asyncio
 import gc
@@ -40,17 +40,17 @@ from psephos.runtime.session_file import load_session
 
 SESSION_KEY_BYTES = 32
 HEARTBEAT_S = 0.25
-MARGIN_S = 1.5  # librdkafka looks for votes that have timed out once a second
-CURRENT_SHARE = 8  # the state is confirmed so many times a grace time, at least once a second
+MARGIN_S = 1.5  # librdkafka checks once per second for votes that have timed out
+CURRENT_SHARE = 8  # the state is confirmed this many times per grace period, and at least once per second
 SKEW_SHARE = 4  # a clock that is off by more than grace/4 is not ready
-# How many objects more make the collector look for cycles. A part of a batch makes thousands without one: looking
-# at them after every 700, which is Python's own number, took a quarter of a batch's time.
+# Number of new objects after which the collector looks for cycles. A part of a batch creates thousands of objects
+# without any cycle: collecting after every 700, which is Python's default, took a quarter of a batch's time.
 _COLLECT_AFTER = 10_000
 log = get_logger()
 
 
 class Keys(NamedTuple):
-    """What is secret, or made from it."""
+    """Secrets, and objects made from them."""
 
     session_key: bytes
     electorate: Electorate
@@ -60,7 +60,7 @@ class Keys(NamedTuple):
     credentials: Credentials | None
 
     def tasks(self) -> Mapping[str, Coroutine[Any, Any, None]]:
-        """What keeps all of this current while the process runs, by name."""
+        """Returns the tasks that keep all of this current while the process runs, by name."""
         issuer = self.eligibility.issuer
         return {
             **({"token keys": issuer.run()} if issuer else {}),
@@ -70,10 +70,10 @@ class Keys(NamedTuple):
 
 
 def run(settings: Settings) -> None:
-    """Blocks until SIGTERM or SIGINT, then answers what is under way and returns.
+    """Blocks until SIGTERM or SIGINT, then answers requests in progress and returns.
 
-    Raises SettingsError, GenesisMismatch, LogUnavailable or LedgerUnavailable at its start, and LogUnavailable
-    when the producer can't go on.
+    Raises SettingsError, GenesisMismatch, LogUnavailable or LedgerUnavailable at startup, and LogUnavailable if
+    the producer can't go on.
     """
     if settings.ingest_processes == 1:
         serve(settings)
@@ -84,7 +84,7 @@ def run(settings: Settings) -> None:
 
 
 def serve(settings: Settings, *, index: int | None = None) -> None:
-    """One process; `index`: among several that share the port, each with an admin port of its own."""
+    """Runs one process; `index`: among several that share the port, each with its own admin port."""
     _configure_logs(settings, **({} if index is None else {"process": index}))
     keys = read_keys(settings, load_session(settings))
     health = Health()
@@ -95,13 +95,13 @@ def serve(settings: Settings, *, index: int | None = None) -> None:
     ):
         context = _started(settings, keys, health, stop)
         if context is not None:
-            gc.freeze()  # what has been imported stays: no collection of this process looks at it again
+            gc.freeze()  # imported objects stay: no collection in this process visits them again
             gc.set_threshold(_COLLECT_AFTER)
             uvloop.run(_serve(context, keys, door, health, stop))
 
 
 def _started(settings: Settings, keys: Keys, health: Health, stop: StopRequest) -> Context | None:
-    """None if this process was asked to stop before the session had a genesis."""
+    """Returns the context, None if this process was asked to stop before the session had a genesis."""
 
     def stopped() -> bool:
         health.beat()
@@ -121,7 +121,7 @@ def _started(settings: Settings, keys: Keys, health: Health, stop: StopRequest) 
 
 
 def read_keys(settings: Settings, session: Session) -> Keys:
-    """Raises SettingsError for a key, a roll or a credential that is missing or unfit."""
+    """Reads all keys. Raises SettingsError for a key, a roll or a credential that is missing or unfit."""
     session_key = read_key(settings.session_key_file, "SESSION_KEY_FILE", SESSION_KEY_BYTES)
     electorate = Electorate(session)
     tokens, anonymous = session.spec.voters.tokens, None
@@ -207,7 +207,7 @@ async def _beat_until_stopped(
     grace_s: float,
     stop: StopRequest,
 ) -> None:
-    """Until a signal, or until the producer is beyond recovery."""
+    """Runs until a signal, or until the producer is beyond recovery."""
     while not stop and votelog.fatal is None:
         health.beat()
         votelog.poll()
@@ -228,7 +228,7 @@ def _tell(health: Health, cause: str, well: bool, why: str) -> None:
 
 @asynccontextmanager
 async def _beside(coroutines: Mapping[str, Coroutine[Any, Any, None]]) -> AsyncIterator[None]:
-    """Tasks that run until this is left. One that fails is a bug: it is logged, and voting goes on."""
+    """Runs tasks until the block is left. One that fails is a bug: it is logged, and voting goes on."""
 
     def ended(task: "asyncio.Task[None]") -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
@@ -246,7 +246,7 @@ async def _beside(coroutines: Mapping[str, Coroutine[Any, Any, None]]) -> AsyncI
 
 @asynccontextmanager
 async def _following(settings: Settings, gate: Gate, grace_s: float) -> AsyncIterator[None]:
-    """The gate learns each state of the session, and how fresh its knowledge is, in the order of the topic."""
+    """Keeps the gate informed of each state of the session and how fresh that is, in the order of the topic."""
     loop = asyncio.get_running_loop()
 
     def learn(control: Control) -> None:

@@ -1,4 +1,4 @@
-"""What SREs see of ingest. Never a subject, a token, a key, a receipt or an option."""
+"""Metrics of ingest. Never a subject, a token, a key, a receipt or an option."""
 
 from collections.abc import Callable
 
@@ -89,7 +89,7 @@ set_skew = _skew.set
 
 
 def count(outcome: str, votes: int = 1) -> None:
-    """`outcome`: ACCEPTED, REPLAYED or a problem's slug."""
+    """Counts votes by `outcome`: ACCEPTED, REPLAYED or a problem's slug."""
     _by_outcome[outcome].inc(votes)
 
 
@@ -98,18 +98,18 @@ def show_phase(phase: Phase) -> None:
 
 
 def show_end(closes_at_ms: int | None) -> None:
-    """Milliseconds since 1970."""
+    """Shows the closing time; `closes_at_ms`: milliseconds since 1970."""
     _closes_at.set((closes_at_ms or 0) / 1000)
 
 
 def watch_queue(in_flight: Callable[[], int], limit: int) -> None:
-    """`in_flight` is asked at each scrape."""
+    """Shows the queue; `in_flight` is called at each scrape."""
     _in_flight.set_function(in_flight)
     _limit.set(limit)
 
 
 def count_jwks(outcome: str, keys: int | None = None) -> None:
-    """`outcome`: fetched or failed; `keys`: how many a set that was fetched has."""
+    """Counts fetches of key sets. `outcome`: fetched or failed; `keys`: number of keys in a fetched set."""
     _fetches.labels(outcome).inc()
     if keys is not None:
         _keys.set(keys)
@@ -117,13 +117,13 @@ def count_jwks(outcome: str, keys: int | None = None) -> None:
 
 
 def count_roll(outcome: str, voters: int | None = None) -> None:
-    """`outcome`: loaded or failed; `voters`: how many a roll that was loaded has."""
+    """Counts loads of the roll. `outcome`: loaded or failed; `voters`: number of voters on a loaded roll."""
     _rolls.labels(outcome).inc()
     if voters is not None:
         _roll_voters.set(voters)
 
 
 def watch_connections(open_now: Callable[[], int], limit: int) -> None:
-    """`open_now` is asked at each scrape."""
+    """Shows connections; `open_now` is called at each scrape."""
     _connections.set_function(open_now)
     _connections_limit.set(limit)

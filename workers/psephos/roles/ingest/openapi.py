@@ -37,7 +37,7 @@ _ABOUT: Final = (
 
 
 def openapi(session: Session) -> Schema:
-    """The document for one session."""
+    """Returns the document of one session."""
     parameters = [path_parameter("session", {"const": session.name}, "the session's name")]
     base = "/v1/sessions/{session}"
     paths: dict[str, Any] = {
@@ -56,7 +56,7 @@ def openapi(session: Session) -> Schema:
 
 
 def ballot_schema(session: Session) -> Schema:
-    """A ballot as it is sent. Ingest checks the same rules with code of its own."""
+    """Returns the schema of a ballot as it is sent. Ingest checks the same rules with code of its own."""
     ballot = session.spec.ballot
     ids = list(session.option_ids)
     if ballot.type == "score":

@@ -1,4 +1,4 @@
-"""Every problem of the write side: one table, from which answers and documentation are made."""
+"""All problems of the write side: one table, from which responses and documentation are generated."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -128,17 +128,17 @@ KINDS: Final[Mapping[str, Kind]] = {
 
 
 class Problem(problems.Problem):
-    """A request, or one line of a batch, that gets no 202."""
+    """The problem of a request, or of one line of a batch, that gets no 202."""
 
     kinds = KINDS
 
 
 def invalid_token(detail: str) -> Problem:
-    """401 with the challenge of RFC 6750."""
+    """Returns a 401 with the challenge of RFC 6750."""
     challenge = 'Bearer realm="psephos", error="invalid_token"'
     return Problem("invalid-token", detail, headers={"WWW-Authenticate": challenge})
 
 
 def busy(slug: str, detail: str, retry_after_s: int = 1) -> Problem:
-    """A problem that passes: with `Retry-After`, in whole seconds."""
+    """Returns a temporary problem, with `Retry-After` in whole seconds."""
     return Problem(slug, detail, retry_after_s=retry_after_s)

@@ -1,4 +1,4 @@
-"""What both doors read of a request: its credential, what it announces, its body. Bounded in size and time."""
+"""Reads what both endpoints need of a request: credential, declarations, body. Bounded in size and time."""
 
 import asyncio
 from collections.abc import Mapping
@@ -14,13 +14,13 @@ _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 def bearer(headers: Mapping[str, str]) -> str | None:
-    """The bearer token of the Authorization header, None if there is none."""
+    """Returns the bearer token of the Authorization header, None if there is none."""
     scheme, _, token = headers.get("Authorization", "").partition(" ")
     return token.strip() if scheme.lower() == "bearer" else None
 
 
 def require_media(headers: Mapping[str, str], *allowed: str) -> None:
-    """Raises Problem unless the body is announced as one of these media types, and not compressed."""
+    """Raises Problem unless the body is declared as one of these media types, and not compressed."""
     media = headers.get("Content-Type", "")
     if media not in allowed and media.partition(";")[0].strip().lower() not in allowed:
         raise Problem("unsupported-media-type", f"send it as Content-Type: {allowed[0]}")
@@ -29,16 +29,16 @@ def require_media(headers: Mapping[str, str], *allowed: str) -> None:
 
 
 def require_size(size: int) -> None:
-    """Raises Problem if a body of so many bytes, or that is announced to have so many, is too large."""
+    """Raises Problem if `size`, the actual or declared number of bytes of a body, is too large."""
     if size > BODY_LIMIT:
         raise _too_large()
 
 
 async def read_body(request: web.BaseRequest) -> bytes:
-    """The body. Raises Problem if it is too large, too slow, or broken."""
+    """Reads the body. Raises Problem if it is too large, too slow, or broken."""
     content = request.content
     try:
-        if content.is_eof():  # nearly always: a small body comes with its headers
+        if content.is_eof():  # nearly always: a small body arrives with its headers
             return _bounded(content.read_nowait())
         continue_if_expected(request)
         async with asyncio.timeout(BODY_TIMEOUT_S):
@@ -63,7 +63,7 @@ def _bounded(body: bytes) -> bytes:
 
 
 def continue_if_expected(request: web.BaseRequest) -> None:
-    """A client that asked whether to send its body may do so now (RFC 9110, 10.1.1)."""
+    """Lets a client send its body now, if it has asked whether to (RFC 9110, 10.1.1)."""
     if request.headers.get("Expect", "").lower() == "100-continue" and request.transport is not None:
         request.transport.write(_CONTINUE)
 

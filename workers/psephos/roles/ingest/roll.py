@@ -1,4 +1,4 @@
-"""The electoral roll as a running process has it: built by a child process, and again when its source changes."""
+"""The electoral roll in a running process: built by a child process, and again when its source changes."""
 
 import asyncio
 import os
@@ -22,21 +22,21 @@ from psephos.roles.ingest.rollfile import RollAway, RollFile, UnusableRoll
 from psephos.roles.ingest.watching import changes, mark
 
 BUILD_TIMEOUT_S: Final = 300.0
-STORE_EVERY_S: Final = 10.0  # a store asks money for each look
+STORE_EVERY_S: Final = 10.0  # a store charges for each poll
 log = get_logger()
 
 
 class Source(Protocol):
-    """Where the text of the roll is."""
+    """A place that holds the text of the roll."""
 
     def current(self) -> tuple[str, ...]:
-        """What tells its builder which content to take: that of now. Blocks. Raises UnusableRoll."""
+        """Returns the builder's arguments for the present content. Blocks. Raises UnusableRoll."""
 
     def changes(self) -> AsyncIterator[object]:
-        """Yields each time the content has become another than `current` last told."""
+        """Yields each time the content differs from what `current` last returned."""
 
     def try_again(self) -> None:
-        """What `current` last told could not be read: `changes` shall yield it once more."""
+        """Makes `changes` yield once more: what `current` last returned could not be read."""
 
 
 class FileSource:
@@ -53,11 +53,11 @@ class FileSource:
         return changes(self._path, self._since)
 
     def try_again(self) -> None:
-        """A file that could not be read is there again only by a change."""
+        """Does nothing: a file that could not be read comes back only by a change."""
 
 
 class ObjectSource:
-    """An object of a store: its ETag tells one content from another."""
+    """An object in a store: its ETag identifies the content."""
 
     def __init__(self, store: ObjectStore, address: Address) -> None:
         self._store, self._address = store, address
@@ -73,7 +73,7 @@ class ObjectSource:
     async def changes(self) -> AsyncIterator[object]:
         trouble = ""
         while True:
-            # Jitter: the processes of a session do not all ask, and then build, in the same moment.
+            # Jitter: the processes of a session must not all poll, and then build, at the same moment.
             await asyncio.sleep(STORE_EVERY_S * random.uniform(0.75, 1.25))  # noqa: S311
             try:
                 now = await asyncio.to_thread(self._store.version, self._address)
@@ -92,10 +92,10 @@ class ObjectSource:
 
 
 class Roll:
-    """Who is on the roll at present."""
+    """The voters on the roll at present."""
 
     def __init__(self, settings: Settings, source: Source) -> None:
-        """Builds it, or finds it built. Raises SettingsError."""
+        """Builds the roll, or finds it built. Raises SettingsError."""
         self._settings = settings
         self._source = source
         try:
@@ -113,7 +113,7 @@ class Roll:
         return self._file.voters
 
     async def follow(self) -> None:
-        """A task: takes each new roll as soon as its source has changed; a broken one leaves the old in force."""
+        """Runs as a task: takes a new roll once the source has changed; a broken one leaves the old in force."""
         async for _ in self._source.changes():
             try:
                 new = await asyncio.to_thread(self._built)
@@ -135,7 +135,7 @@ class Roll:
 
 
 def roll_source(settings: Settings, session: Session) -> Source:
-    """The text of the roll: PSEPHOS_ROLL_FILE, or the session's s3:// or file:// URL. Raises SettingsError."""
+    """Returns the source: PSEPHOS_ROLL_FILE, or the session's s3:// or file:// URL. Raises SettingsError."""
     if settings.roll_file is not None:
         return FileSource(settings.roll_file)
     url = session.spec.voters.roll.url or "" if session.spec.voters.roll is not None else ""
@@ -154,7 +154,7 @@ def roll_source(settings: Settings, session: Session) -> Source:
 
 
 def _build_by_child(settings: Settings, content: tuple[str, ...]) -> Path:
-    """Sorting a million lines would hold the interpreter for seconds, and its memory for ever."""
+    """Builds in a child: sorting a million lines would hold the interpreter for seconds, its memory forever."""
     others = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
     try:
         child = subprocess.run(

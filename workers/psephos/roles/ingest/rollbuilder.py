@@ -1,6 +1,6 @@
-"""`python -m psephos.roles.ingest.rollbuilder SOURCE [ETAG SIZE]`: builds a roll file, prints its place, ends.
+"""`python -m psephos.roles.ingest.rollbuilder SOURCE [ETAG SIZE]`: builds a roll file, prints its path, ends.
 
-SOURCE is a path, or the s3:// address of an object of which ETAG and SIZE tell the version. All else is settings.
+SOURCE is a path, or the s3:// address of an object whose version ETAG and SIZE identify. All else is settings.
 """
 
 import sys
@@ -14,7 +14,7 @@ SOUND, UNUSABLE, AWAY = 0, 2, 3  # exit codes
 
 
 def main(source: str, etag: str = "", size: str = "0") -> int:
-    """Answers the exit code; AWAY: the same may be tried again."""
+    """Returns the exit code; AWAY: the same build may be tried again."""
     try:
         settings = load_settings()
         key = read_key(settings.session_key_file, "SESSION_KEY_FILE")
@@ -31,7 +31,7 @@ def _text(settings: Settings, source: str, etag: str, size: int) -> Text:
     if not source.startswith(STORE_SCHEME):
         return FileText(Path(source))
     from psephos.roles.ingest.rollobject import (
-        object_text,  # half a second of imports that a file's builder can spare
+        object_text,  # half a second of imports that building from a file can do without
     )
 
     return object_text(settings, source, etag, size)

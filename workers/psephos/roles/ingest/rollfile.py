@@ -1,16 +1,16 @@
-"""The electoral roll as a file that is looked up without being read: sorted pseudonyms, 16 bytes each, mapped.
+"""The electoral roll as a file that is searched without being read: sorted pseudonyms, 16 bytes each, mapped.
 
-All processes of a machine share one copy in the page cache, and none holds it in its own memory. The file keeps no
-subject, only what the session key makes of it, as the log does.
+All processes on a machine share one copy in the page cache, and none holds it in its own memory. The file contains
+no subjects, only what the session key makes of them, like the log.
 
 | bytes | what |
 |---|---|
 | 0 to 7 | `PSEROLL1` |
 | 8 to 15 | number of voters, big endian |
-| 16 to 31 | which roll this is: the start of an HMAC with the session key over its text, or an object's ETag |
+| 16 to 31 | identity of the roll: the start of an HMAC with the session key over its text, or an object's ETag |
 | from 32 on | pseudonyms, ascending |
 
-Building takes seconds and some 150 MB for a million voters, so it is done by a process of its own, `rollbuilder`.
+Building takes seconds and about 150 MB for a million voters, so a separate process does it, `rollbuilder`.
 """
 
 import fcntl
@@ -30,32 +30,32 @@ HEADER_BYTES: Final = 32
 MAX_VOTERS: Final = 1_000_000
 MAX_SOURCE: Final = 256 * 1024 * 1024
 MAX_SUBJECT: Final = 1024  # characters, as in tokens
-MAX_LINE: Final = 8 * MAX_SUBJECT  # bytes; what has more is no text of subjects
+MAX_LINE: Final = 8 * MAX_SUBJECT  # bytes; anything longer is not a text of subjects
 CHUNK: Final = 1024 * 1024
 
 
 class UnusableRoll(PsephosError, ValueError):
-    """The roll can't be used. One line: where and why."""
+    """The roll can't be used. The message is one line: where and why."""
 
 
 class RollAway(UnusableRoll):
-    """The roll can't be read at present: the same may be tried again."""
+    """The roll can't be read at present: it may be tried again."""
 
 
 class Text(Protocol):
-    """Where the text of a roll comes from, fixed to one content. Methods raise UnusableRoll."""
+    """The source of a roll's text, fixed to one content. Methods raise UnusableRoll."""
 
     def identity(self, session_key: bytes) -> bytes:
-        """16 bytes that are others for another content."""
+        """Returns 16 bytes that differ for different contents."""
 
     def chunks(self) -> Iterator[bytes]:
-        """The text, piece by piece."""
+        """Yields the text, piece by piece."""
 
 
 class FileText:
-    """A file, named by its content: one that was only written again is the same roll.
+    """A file, identified by its content: one that was merely written again is the same roll.
 
-    NB: read once, else a file that is replaced meanwhile would give one content's name to another's roll.
+    NB: read only once, otherwise a file replaced meanwhile would give one content's name to another's roll.
     """
 
     def __init__(self, path: Path) -> None:
@@ -74,7 +74,7 @@ class FileText:
 
 
 def build(text: Text, folder: Path, session_uid: str, session_key: bytes) -> Path:
-    """The roll of this text, made unless it is there already; one process builds, others wait for it.
+    """Returns the roll of this text, built unless it exists already; one process builds, others wait for it.
 
     Raises UnusableRoll.
     """
@@ -87,14 +87,14 @@ def build(text: Text, folder: Path, session_uid: str, session_key: bytes) -> Pat
                 _write(target, identity, pseudonyms(text.chunks(), session_key))
             for old in folder.glob(f"{session_uid}-*.roll*"):
                 if old != target:
-                    old.unlink(missing_ok=True)  # who has it mapped keeps it until he takes the new one
+                    old.unlink(missing_ok=True)  # a process that has it mapped keeps it until it takes the new one
     except OSError as error:
         raise UnusableRoll(f"{folder}: the roll can't be kept there: {error.strerror}") from None
     return target
 
 
 def pseudonyms(chunks: Iterable[bytes], session_key: bytes) -> list[bytes]:
-    """Of the subjects, one a line, sorted, each once. Blank lines count for nothing. Raises UnusableRoll."""
+    """Returns the subjects' pseudonyms, sorted, without repeats. Ignores blank lines. Raises UnusableRoll."""
     found: set[bytes] = set()
     for number, line in enumerate(_lines(chunks), start=1):
         raw = line.removeprefix(b"\xef\xbb\xbf").strip() if number == 1 else line.strip()
@@ -129,7 +129,7 @@ class RollFile:
     """A roll, mapped into memory."""
 
     def __init__(self, path: Path) -> None:
-        """Raises UnusableRoll."""
+        """Maps the file. Raises UnusableRoll."""
         self.path = path
         try:
             with path.open("rb") as file:
@@ -142,7 +142,7 @@ class RollFile:
             raise UnusableRoll(f"{path} is damaged")
 
     def __contains__(self, voter: bytes) -> bool:
-        """Whether this pseudonym is on the roll: about 20 steps in a million."""
+        """Returns whether this pseudonym is on the roll: about 20 steps for a million voters."""
         table, low, high = self._map, 0, self.voters
         while low < high:
             middle = (low + high) >> 1
@@ -180,7 +180,7 @@ def _write(target: Path, identity: bytes, voters: list[bytes]) -> None:
 
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
-    """The kernel lets go of the lock when this process ends, however it ends."""
+    """Holds a lock. The kernel releases it when this process ends, however it ends."""
     with path.open("ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

@@ -1,4 +1,4 @@
-"""The text of an electoral roll as an object of a store. Of it no subject touches a disk."""
+"""The text of an electoral roll as an object in a store. None of its subjects touches a disk."""
 
 import hmac
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from psephos.roles.ingest.rollfile import MAX_SOURCE, RollAway, UnusableRoll
 
 
 class ObjectText:
-    """An object of a store, named by its address and ETag: who finds its roll built need not read it."""
+    """An object in a store, identified by address and ETag: if its roll is built already, it need not be read."""
 
     def __init__(self, store: ObjectStore, address: Address, version: ObjectVersion) -> None:
         self._store, self._address, self._version = store, address, version
@@ -27,7 +27,7 @@ class ObjectText:
 
 
 def object_text(settings: Settings, url: str, etag: str, size: int) -> ObjectText:
-    """This version of an object. Raises RollAway."""
+    """Returns the text of this version of an object. Raises RollAway."""
     address = address_of(url)
     assert address is not None
     try:

@@ -1,6 +1,6 @@
 """Several ingest processes behind one port: the kernel spreads connections over their sockets (SO_REUSEPORT).
 
-They are forked from one that has ingest's modules imported, where the system lets us. None outlives this process.
+They are forked from one that has imported ingest's modules, where the system allows. None outlives this process.
 """
 
 import time
@@ -16,15 +16,15 @@ from psephos.platform.signals import stop_requests
 from psephos.platform.supervisor import RoleFailed, Supervised, Supervisor
 from psephos.roles.ingest.listener import bind
 
-GRACE_S = 25.0  # above the time that a process takes to drain
+GRACE_S = 25.0  # more than a process takes to drain
 FIRST_DELAY_S = 1.0
 LONGEST_DELAY_S = 30.0
-SOUND_AFTER_S = 60.0  # a process that ran so long starts with the first delay again
+SOUND_AFTER_S = 60.0  # a process that ran this long starts with the first delay again
 log = get_logger()
 
 
 def run(settings: Settings) -> None:
-    """Blocks until SIGTERM or SIGINT. Raises SettingsError when a process can't start at all."""
+    """Blocks until SIGTERM or SIGINT. Raises SettingsError if a process can't start at all."""
     with stop_requests() as stop, _reserved(settings) as port:
         supervisor = _supervisor(settings, port)
         try:
@@ -57,7 +57,7 @@ def _supervisor(settings: Settings, port: int) -> Supervisor:
 
 @contextmanager
 def _reserved(settings: Settings) -> Iterator[int]:
-    """The port, held for our processes: nobody else's socket is on it, and port 0 becomes the same for all."""
+    """Holds the port for our processes: no other socket is on it, and port 0 becomes the same port for all."""
     with bind(settings, shared=False) as alone:
         port = alone.getsockname()[1]
     with bind(settings.model_copy(update={"ingest_port": port}), shared=True):

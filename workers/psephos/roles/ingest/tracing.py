@@ -1,8 +1,8 @@
 """Trace context (W3C Trace Context, version 00): from the request into the record's headers.
 
 A record's headers are in no digest and in no block: tally and recount never read them. `tracestate` and `baggage`
-may say anything about a voter, so they end here. A trace id joins a pseudonym in the log with whatever a tracing
-system keeps of the request: who must not have that sends no `traceparent`, or strips it before ingest.
+may say anything about a voter, so they end here. A trace id links a pseudonym in the log to whatever a tracing
+system keeps of the request: to prevent that, send no `traceparent`, or strip it before ingest.
 """
 
 import re
@@ -17,7 +17,7 @@ Trace = list[tuple[str, str | bytes | None]]
 
 
 def trace_of(headers: Mapping[str, str]) -> Trace | None:
-    """What a request's records carry; None where it has no trace context, or one that is not valid."""
+    """Returns the headers of a request's records; None if it has no trace context, or an invalid one."""
     value = headers.get(HEADER)
     if value is None or not _VALID.fullmatch(value):
         return None
@@ -25,5 +25,5 @@ def trace_of(headers: Mapping[str, str]) -> Trace | None:
 
 
 def trace_id(headers: Mapping[str, str]) -> str | None:
-    """For lines of the log."""
+    """Returns the trace id for log lines."""
     return None if trace_of(headers) is None else headers[HEADER][3:35]

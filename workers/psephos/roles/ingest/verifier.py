@@ -1,7 +1,7 @@
-"""Voter tokens (JWT, RFC 7519) are verified here. Pure: the key is an argument, and so is the time.
+"""Verifies voter tokens (JWT, RFC 7519). Pure: the key and the time are arguments.
 
-The signature algorithms are PyJWT's, see `keys`; what surrounds them is written out, for two reasons: a weight
-must be read from the token's text without ever being a float, and the library's own walk costs eight times more.
+The signature algorithms are PyJWT's, see `keys`; the rest is written out, for two reasons: a weight must be read
+from the token's text without ever being a float, and the library's own path costs eight times more.
 """
 
 import binascii
@@ -21,7 +21,7 @@ LEEWAY_S: Final = 5  # clocks of issuers differ by this much
 MAX_TOKEN: Final = 8192
 MAX_SUBJECT: Final = 1024
 _WEIGHT_PLACES: Final = 6
-_KNOWN_HEADERS: Final = 64  # different headers of one issuer: a handful; a bound for all others
+_KNOWN_HEADERS: Final = 64  # one issuer has a handful of different headers; a bound for all others
 
 _WEIGHT_TEXT: Final = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?")
 
@@ -29,7 +29,7 @@ _claims = msgspec.json.Decoder(dict[str, Any], float_hook=Decimal)
 
 
 class Voter(NamedTuple):
-    """Who votes. weight: millionths; segment: index, see `codec.votes.Vote`."""
+    """A voter. weight: millionths; segment: index, see `formats.votes.Vote`."""
 
     subject: str
     weight: int
@@ -37,7 +37,7 @@ class Voter(NamedTuple):
 
 
 class Electorate:
-    """What a session makes of weights and segments that an issuer or a gateway vouches for."""
+    """A session's reading of the weights and segments that an issuer or a gateway vouches for."""
 
     def __init__(self, session: Session) -> None:
         names = session.segment_names
@@ -47,7 +47,7 @@ class Electorate:
         self._other = max(0, len(names) - 1)
 
     def voter(self, subject: object, weight: object, segment: object) -> Voter:
-        """Raises Problem not-eligible for a weight of 0, ValueError for values that can't be."""
+        """Returns the voter. Raises Problem not-eligible for a weight of 0, ValueError for impossible values."""
         if not isinstance(subject, str) or not 0 < len(subject) <= MAX_SUBJECT:
             raise ValueError(f"the subject must be a text of 1 to {MAX_SUBJECT} characters")
         if not self.weighted and not self.segmented:
@@ -69,12 +69,12 @@ class Verifier:
         self.use(one_key(tokens.algorithms, keys) if isinstance(keys, bytes) else keys)
 
     def use(self, keys: KeySet) -> None:
-        """From now on these keys, and no others, verify."""
+        """Verifies with these keys, and no others, from now on."""
         self._keys = keys
         self._known_headers: dict[str, Check] = {}
 
     def verify(self, token: str, now_s: float) -> Voter:
-        """The voter whom the token names. Raises Problem: invalid-token (also UnknownKey) or not-eligible."""
+        """Returns the voter whom the token names. Raises Problem: invalid-token (or UnknownKey), not-eligible."""
         if len(token) > MAX_TOKEN or not token.isascii():
             raise invalid_token(f"a token is ASCII text of at most {MAX_TOKEN} characters")
         signed, _, signature = token.rpartition(".")
@@ -115,9 +115,9 @@ class Verifier:
 
 
 def millionths(value: object) -> int:
-    """A weight, exactly: a whole number, a decimal, or either as text, with at most six places.
+    """Converts a weight exactly: a whole number, a decimal, or either as text, with at most six places.
 
-    Raises Problem not-eligible for 0, ValueError for anything that is no weight.
+    Raises Problem not-eligible for 0, ValueError for anything that is not a weight.
     """
     exact = _decimal(value)
     if exact is None or exact < 0:
@@ -142,7 +142,7 @@ def _decimal(value: object) -> Decimal | None:
 def _object(segment: str, what: str) -> dict[str, Any]:
     try:
         return _claims.decode(_base64url(segment))
-    except (ValueError, ArithmeticError, RecursionError):  # not JSON, numbers beyond all measure, too deep
+    except (ValueError, ArithmeticError, RecursionError):  # not JSON, numbers too large, nested too deeply
         raise invalid_token(f"the token's {what} is no JSON object") from None
 
 
@@ -157,7 +157,7 @@ def _base64url(text: str) -> bytes:
 
 
 def _time(claims: Mapping[str, Any], name: str) -> int | Decimal | None:
-    """Seconds since 1970, None if the claim is not there."""
+    """Returns seconds since 1970, None if the claim is missing."""
     value = claims.get(name)
     if value is not None and (not isinstance(value, (int, Decimal)) or isinstance(value, bool)):
         raise invalid_token(f"the token's {name} is not a number")

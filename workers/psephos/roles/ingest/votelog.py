@@ -1,7 +1,7 @@
 """The producer of the votes topic, driven by the event loop itself.
 
-No thread polls beside the loop: two threads that want the same interpreter lock halve the throughput. While votes
-are in flight the loop asks for delivery reports every `POLL_S`, which costs a microsecond when there are none.
+No thread polls next to the loop: two threads competing for the interpreter lock halve the throughput. While votes
+are in flight, the loop asks for delivery reports every `POLL_S`, which costs a microsecond if there are none.
 """
 
 import asyncio
@@ -30,43 +30,43 @@ from psephos.roles.ingest.intake import Record, Records
 from psephos.roles.ingest.problems import Problem, busy
 from psephos.roles.ingest.tracing import Trace
 
-POLL_S = 0.004  # also how many votes share a signature, which costs as much as half a vote
+POLL_S = 0.004  # also decides how many votes share a signature, which costs as much as half a vote
 LINGER_MS = (
-    10  # the votes of that time make one request a partition, which costs both sides 50 µs however many they are
+    10  # the votes of that time make one request per partition, which costs both sides 50 µs however many they are
 )
 MAX_MESSAGE_TIMEOUT_S = 5.0
-MESSAGE_TIMEOUT_SHARE = 0.4  # of the grace: below the half within which an acknowledgement still counts
+MESSAGE_TIMEOUT_SHARE = 0.4  # of the grace period: below the half within which an acknowledgement still counts
 _UNDATED: Final = (TIMESTAMP_NOT_AVAILABLE, 0)
-SKEW_MEMORY_S = 30.0  # a process that is not ready because of its clock gets no votes to measure it again
+SKEW_MEMORY_S = 30.0  # a process that is not ready because of its clock gets no votes to measure the clock again
 log = get_logger()
 
 
 def skew_ms(sent_ms: int, appended_ms: int, acked_ms: int) -> int:
-    """How far our clock is ahead of the broker's at least; behind: negative.
+    """Returns by how much, at least, our clock is ahead of the broker's; negative if it is behind.
 
-    The broker's time of appending lies between ours of sending and ours of hearing, or the clocks differ.
+    Unless the clocks differ, the broker's append time lies between our times of sending and of the report.
     """
     return max(0, sent_ms - appended_ms) - max(0, appended_ms - acked_ms)
 
 
 def message_timeout_s(grace_s: float) -> float:
-    """How long a vote may be under way to the log before it is given up as unconfirmed."""
+    """Returns how long a vote may be on its way to the log before it is given up as unconfirmed."""
     return min(MAX_MESSAGE_TIMEOUT_S, grace_s * MESSAGE_TIMEOUT_SHARE)
 
 
 class Waiting(Protocol):
-    """Whoever wants to know what became of one record. received_at: milliseconds since 1970."""
+    """A callback for what became of one record. received_at: milliseconds since 1970."""
 
     received_at: int
 
     def settled(self, offset: int | None) -> None:
-        """Where it stands; None: unconfirmed. Must not fail."""
+        """Receives the record's offset; None: unconfirmed. Must not fail."""
 
 
 class Sent:
-    """Records that were handed over together; await `done`, then see where they stand.
+    """Records that were handed over together; await `done`, then read their offsets.
 
-    offsets: None for a record that is not confirmed; refused: the indexes of those that never were enqueued.
+    offsets: None for a record that is not confirmed; refused: the indexes of those that were never enqueued.
     """
 
     __slots__ = ("_open", "_started", "done", "offsets", "received_at", "refused")
@@ -80,11 +80,11 @@ class Sent:
         self._started = monotonic()
 
     def problem(self, index: int) -> Problem:
-        """Why a record without an offset has none: overloaded if it was never enqueued, or unconfirmed."""
+        """Returns why a record has no offset: overloaded if it was never enqueued, otherwise unconfirmed."""
         return too_busy() if index in self.refused else unconfirmed()
 
     def refuse(self, indexes: Collection[int]) -> None:
-        """These records were not enqueued."""
+        """Notes that these records were not enqueued."""
         self.refused.update(indexes)
         self._close(len(indexes))
 
@@ -102,14 +102,14 @@ class Sent:
 
 
 class Shipment:
-    """Those of them that go to one partition, and the delivery reports that have come since the last poll."""
+    """The records of a `Sent` that go to one partition, and their delivery reports since the last poll."""
 
     __slots__ = ("_open", "_records", "_reported", "_reports", "sent")
 
     def __init__(
         self, sent: Sent, records: Records, indexes: Sequence[int], reported: Callable[["Shipment"], None]
     ) -> None:
-        """`indexes`: which of the records; `reported` is called at the first report of each poll."""
+        """`indexes`: which of the records; `reported` is called on the first report of each poll."""
         self.sent = sent
         self._records = records
         self._open = indexes
@@ -117,30 +117,30 @@ class Shipment:
         self._reported = reported
 
     def refuse(self, places: Collection[int]) -> None:
-        """The records at these places of the shipment were not enqueued."""
+        """Notes that the records at these places of the shipment were not enqueued."""
         refused = {self._open[place] for place in places}
         self._open = [index for index in self._open if index not in refused]
         self.sent.refuse(refused)
 
     def report(self, _error: KafkaError | None, message: Message) -> None:
-        """A delivery report; called amid a poll, so it only takes note."""
+        """Takes a delivery report; called during a poll, so it only takes note."""
         if not self._reports:
             self._reported(self)
         self._reports.append(message)
 
     def take(self) -> list[Message | None]:
-        """The reports since the last poll; None: a failure."""
+        """Returns the reports since the last poll; None: a failure."""
         return [message if message.error() is None else None for message in self._reports]
 
     def settled(self, offsets: Sequence[int | None]) -> None:
-        """Where the records of these reports stand."""
+        """Takes the offsets of the records of these reports."""
         reports, self._reports = self._reports, []
         self.sent.settled(self._indexes(reports), offsets)
 
     def _indexes(self, messages: Sequence[Message]) -> Sequence[int]:
-        """Which records these are: nearly always the next ones, but failures may overtake.
+        """Returns which records these are: nearly always the next ones, but failures may overtake.
 
-        Records that are equal byte by byte, two lines of one voter, may stand for each other.
+        Records that are equal byte for byte, as in two lines of one voter, may stand for each other.
         """
         keys, values = self._records.keys, self._records.values
         following = self._open[: len(messages)]
@@ -158,7 +158,7 @@ class Shipment:
 
 
 class VoteLog:
-    """Sends votes and says where they stand. Lives in one event loop."""
+    """Sends votes and reports their offsets. Lives in one event loop."""
 
     def __init__(self, settings: Settings, gate: Gate, grace_s: float) -> None:
         self.loop = asyncio.get_running_loop()
@@ -189,16 +189,16 @@ class VoteLog:
 
     @property
     def in_flight(self) -> int:
-        """Votes that have been handed over and whose report has not been seen."""
+        """Number of votes that have been handed over and whose report has not been seen."""
         return len(self._producer)
 
     def require_room(self, votes: int = 1) -> None:
-        """Raises Problem overloaded if the queue has no room for so many."""
+        """Raises Problem overloaded if the queue has no room for this many."""
         if self.in_flight + votes > self.limit:
             raise too_busy()
 
     def send(self, records: Records, received_at: int, trace: Trace | None = None) -> Sent:
-        """Hands at least one record over; `received_at`: milliseconds since 1970; `trace`: their headers.
+        """Hands over one or more records; `received_at`: milliseconds since 1970; `trace`: their headers.
 
         Once the producer refuses one, nothing more is handed over.
         """
@@ -217,9 +217,9 @@ class VoteLog:
     def _hand_over(
         self, shipment: Shipment, partition: int, messages: list[dict[str, Any]], trace: Trace | None
     ) -> Collection[int]:
-        """The places of those that were refused.
+        """Hands over messages; returns the places of those that were refused.
 
-        NB: `produce_batch` drops headers, takes no message's own partition, and tells of a full queue by message.
+        NB: `produce_batch` drops headers, ignores a message's own partition, and reports a full queue per message.
         """
         if trace is not None:
             return self._hand_over_each(shipment, partition, messages, trace)
@@ -248,7 +248,7 @@ class VoteLog:
         return ()
 
     def send_one(self, record: Record, waiting: Waiting, trace: Trace | None = None) -> None:
-        """Hands one record over; `waiting` hears of it. Raises Problem overloaded if it is not enqueued."""
+        """Hands over one record and reports to `waiting`. Raises Problem overloaded if it is not enqueued."""
         partition, key, value = record
         report = partial(self._report, waiting)
         try:
@@ -259,18 +259,18 @@ class VoteLog:
         self._keep_polling()
 
     def when_polled(self, call: Callable[[], None]) -> None:
-        """`call` is called behind every poll: whoever waited for the reports that had come has heard."""
+        """`call` is called after every poll, when all its delivery reports have been passed on."""
         self._when_polled = call
 
     def _report(self, waiting: Waiting, error: KafkaError | None, message: Message) -> None:
-        """A delivery report; called amid a poll, so it only takes note."""
+        """Takes a delivery report; called during a poll, so it only takes note."""
         self._reports.append((waiting, message if error is None else None))
 
     def _settle(self) -> None:
-        """Tells what the reports of one poll say, each by the clocks behind the poll.
+        """Passes on the reports of one poll, each judged by the clocks after the poll.
 
-        An acknowledgement that is told later than it came can only lose its 202, never get one. If the record
-        that was appended last came in time, all of them did: nearly always one question is enough.
+        An acknowledgement that is passed on later than it came can only lose its 202, never gain one. If the
+        record that was appended last came in time, all of them did: nearly always one check is enough.
         """
         reports, self._reports = self._reports, []
         shipments = self._shipments.copy()
@@ -294,7 +294,7 @@ class VoteLog:
     def _offsets(
         self, messages: Sequence[Message | None], dates: Sequence[int | None], clocks: tuple[int, float] | None
     ) -> list[int | None]:
-        """Where each record stands, None for one that is not confirmed; `clocks`: None if all came in time."""
+        """Returns each record's offset, None for one that is not confirmed; `clocks`: None if all came in time."""
         if clocks is None:
             return [None if message is None else message.offset() for message in messages]
         wall_ms, mono = clocks
@@ -307,12 +307,12 @@ class VoteLog:
 
     @property
     def skew_s(self) -> float:
-        """How far this clock is ahead of the brokers' at least, by the last vote; 0 when that is long ago."""
+        """Minimum lead of this clock over the brokers', by the last vote; 0 if that is long ago."""
         skew, measured = self._skew
         return skew if monotonic() - measured < SKEW_MEMORY_S else 0.0
 
     def poll(self) -> None:
-        """Serves reports and errors; the loop calls it also while nothing is in flight."""
+        """Serves reports and errors; the loop also calls it while nothing is in flight."""
         try:
             self._producer.poll(0)
         finally:
@@ -321,7 +321,7 @@ class VoteLog:
             self._when_polled()
 
     async def flush(self, timeout_s: float) -> int:
-        """Waits until nothing is in flight; the number of votes that still were when the time was up."""
+        """Waits until nothing is in flight; returns the number of votes that still were when time was up."""
         deadline = self.loop.time() + timeout_s
         while self.in_flight and self.loop.time() < deadline:
             self.poll()
@@ -345,7 +345,7 @@ class VoteLog:
 
 
 def _by_partition(partitions: Sequence[int]) -> dict[int, list[int]]:
-    """The indexes of each partition's records, in their order."""
+    """Returns the indexes of each partition's records, in order."""
     indexes: defaultdict[int, list[int]] = defaultdict(list)
     for index, partition in enumerate(partitions):
         indexes[partition].append(index)
@@ -353,22 +353,22 @@ def _by_partition(partitions: Sequence[int]) -> dict[int, list[int]]:
 
 
 def _appended_ms(messages: Sequence[Message | None]) -> list[int | None]:
-    """When the broker appended each record, None where it does not tell, or where it did not."""
+    """Returns when the broker appended each record, None if it does not report that, or did not append it."""
     stamps = [_UNDATED if message is None else message.timestamp() for message in messages]
     return [appended_ms if kind == TIMESTAMP_LOG_APPEND_TIME else None for kind, appended_ms in stamps]
 
 
 def _nothing() -> None:
-    """What is called behind a poll as long as nobody wants to be."""
+    """Does nothing: the default callback after a poll."""
 
 
 def too_busy() -> Problem:
-    """What a vote gets that finds the queue full."""
+    """Returns the problem of a vote that finds the queue full."""
     return busy("overloaded", "too many votes wait for the log; try again")
 
 
 def unconfirmed() -> Problem:
-    """What a vote gets that was enqueued and not acknowledged in time."""
+    """Returns the problem of a vote that was enqueued but not acknowledged in time."""
     return busy(
         "unconfirmed", "the log did not confirm this vote in time; it may count; try again with the same key"
     )

@@ -1,6 +1,7 @@
 """Files that are replaced while a process runs: mounted ConfigMaps and Secrets, or a file on this machine.
 
-Polled, as a mounted volume changes by a symbolic link of a folder above, which no watch on the file would see.
+They are polled, since a mounted volume changes by a symbolic link of a parent folder, which no watch on the file
+would see.
 """
 
 import asyncio
@@ -11,7 +12,7 @@ from typing import Final
 EVERY_S: Final = 2.0
 
 Mark = tuple[int, int, int, int] | None
-"""What tells one content of a path from another: device, inode, time of change, size; None: not there."""
+"""Identifies the content of a path: device, inode, time of change, size; None: not there."""
 
 
 def mark(path: Path) -> Mark:
@@ -23,9 +24,9 @@ def mark(path: Path) -> Mark:
 
 
 async def changes(path: Path, since: Mark, *, every_s: float | None = None) -> AsyncIterator[Mark]:
-    """Yields each time the file has become another than it was at `since`, and has then stood for `every_s`.
+    """Yields each time the file has changed since `since`, and has then been stable for `every_s`.
 
-    A file that is still being written is so left alone, and a missing one is no change.
+    So a file that is still being written is left alone, and a missing one is not a change.
     """
     known = before = since
     while True:
