@@ -1,4 +1,4 @@
-"""A thin client of the Kubernetes API: requests with time-outs, server-side apply, lists, watches. Calls block.
+"""A thin client of the Kubernetes API: requests with timeouts, server-side apply, lists, watches. Calls block.
 
 The official client reads the configuration and keeps tokens fresh; requests go through its connection pool as
 plain JSON, without its thousands of model classes.
@@ -23,7 +23,7 @@ from psephos_operator.kube.kinds import CHILDREN, Kind
 from psephos_operator.settings import PREFIX, OperatorSettings
 
 CONNECT_S = 3.0
-WATCH_S = 120  # the server ends a watch then, and a new one begins where it ended
+WATCH_S = 120  # the server then ends a watch, and a new one begins where it ended
 WATCH_SLACK_S = 15.0
 PAGE = 500
 _APPLY = "application/apply-patch+yaml"
@@ -33,7 +33,7 @@ _METADATA = "application/json;as=PartialObjectMetadata{};g=meta.k8s.io;v=v1"
 
 
 class ApiError(PsephosError):
-    """The API server said no. `status`: the HTTP status; `reason`: its own short word."""
+    """The API server refused. `status`: the HTTP status; `reason`: the server's one-word reason."""
 
     def __init__(self, status: int, reason: str, message: str) -> None:
         super().__init__(message or reason)
@@ -46,16 +46,16 @@ class Unreachable(PsephosError):
 
 
 class Gone(PsephosError):
-    """The watch can't go on from there: list anew."""
+    """The watch can't continue from that version: list again."""
 
 
 class Kube:
     """The API server. Threads may share it. Methods raise ApiError and Unreachable."""
 
     def __init__(self, settings: OperatorSettings) -> None:
-        """Raises SettingsError where there is no configuration."""
+        """Raises SettingsError if there is no configuration."""
         self.configuration = _configuration(settings)
-        """The official client's."""
+        """The official client's configuration."""
         self._request_s = settings.request_s
         # Every watch holds a connection, and so does every worker.
         self.configuration.connection_pool_maxsize = 64
@@ -63,25 +63,25 @@ class Kube:
         self._pool = self.client.rest_client.pool_manager
 
     def get(self, kind: Kind, namespace: str, name: str) -> Manifest | None:
-        """An object, None where it is not."""
+        """Returns an object, None if it does not exist."""
         return _none_if_missing(lambda: self._json("GET", kind.path(namespace, name)))
 
     def list(
         self, kind: Kind, namespace: str | None, selector: str = "", *, whole: bool | None = None
     ) -> tuple[list[Manifest], str]:
-        """All objects that a label selector names, and the version at which they were listed."""
+        """Returns all objects that a label selector matches, and the version at which they were listed."""
         accept = _accept(kind.whole if whole is None else whole, "List")
         items: list[Manifest] = []
         ask: dict[str, Any] = {"limit": PAGE, "labelSelector": selector}
         while True:
             answer = self._json("GET", kind.path(namespace), query=ask, accept=accept)
-            items += answer["items"] or ()  # NB: an empty list of metadata comes as null
+            items += answer["items"] or ()  # NB: an empty list of metadata arrives as null
             ask["continue"] = answer["metadata"].get("continue", "")
             if not ask["continue"]:
                 return items, answer["metadata"]["resourceVersion"]
 
     def create(self, kind: Kind, manifest: Manifest) -> Manifest | None:
-        """Creates an object; None where one of this name is there."""
+        """Creates an object; returns None if one of this name exists."""
         try:
             return self._json("POST", kind.path(manifest["metadata"]["namespace"]), body=manifest)
         except ApiError as error:
@@ -90,12 +90,12 @@ class Kube:
             raise
 
     def replace(self, kind: Kind, manifest: Manifest) -> Manifest:
-        """Replaces an object of the version in its metadata; raises ApiError Conflict for another one."""
+        """Replaces the object at the version in its metadata; raises ApiError Conflict if that is another one."""
         metadata = manifest["metadata"]
         return self._json("PUT", kind.path(metadata["namespace"], metadata["name"]), body=manifest)
 
     def find(self, kind: Kind, namespace: str, name: str) -> Manifest | None:
-        """An object's metadata, None where it is not. By a list, which needs no right to read single objects."""
+        """Returns an object's metadata, None if it does not exist. Lists: needs no right to get single ones."""
         query = {"fieldSelector": f"metadata.name={name}"}
         answer = self._json("GET", kind.path(namespace), query=query, accept=_accept(False, "List"))
         return next(iter(answer["items"] or ()), None)
@@ -103,8 +103,8 @@ class Kube:
     def apply(
         self, kind: Kind, manifest: Manifest, *, manager: str = MANAGER, subresource: str = "", force: bool = True
     ) -> Manifest:
-        """Server-side apply: what a manager no longer names, it gives up. Without `force` raises ApiError Conflict
-        where others have set a field to something else."""
+        """Server-side apply: a manager gives up the fields that it no longer names. Without `force` raises
+        ApiError Conflict if others have set a field to something else."""
         metadata = manifest["metadata"]
         return self._json(
             "PATCH",
@@ -115,12 +115,12 @@ class Kube:
         )
 
     def merge(self, kind: Kind, namespace: str, name: str, patch: Mapping[str, Any]) -> Manifest | None:
-        """A JSON merge patch; None where the object is gone."""
+        """Applies a JSON merge patch; returns None if the object is gone."""
         path = kind.path(namespace, name)
         return _none_if_missing(lambda: self._json("PATCH", path, body=patch, content=_MERGE))
 
     def delete(self, kind: Kind, namespace: str, name: str, uid: str) -> None:
-        """Deletes exactly this object, its own children after it; one that is gone does not matter."""
+        """Deletes exactly this object, and its own children after it; ignores one that is already gone."""
         body = {"propagationPolicy": "Background", "preconditions": {"uid": uid}}
         try:
             self._json("DELETE", kind.path(namespace, name), body=body)
@@ -131,7 +131,7 @@ class Kube:
     def watch(
         self, kind: Kind, namespace: str | None, selector: str, version: str
     ) -> Iterator[tuple[str, Manifest]]:
-        """(type, object) of each change behind `version`, for two minutes at most. Raises Gone."""
+        """Yields (type, object) for each change after `version`, for two minutes at most. Raises Gone."""
         query = {
             "watch": "true",
             "allowWatchBookmarks": "true",
@@ -160,10 +160,10 @@ class Kube:
             response.close()
 
     def apis(self) -> frozenset[Api]:
-        """Which of the optional APIs this cluster has: with every kind, in the version, that is used of them.
+        """Returns the optional APIs that this cluster has, with every kind that is used, in the version used.
 
-        NB: a group alone says little. Some clusters have it with other kinds or versions only, and who watches a
-        kind that is not there waits for ever.
+        NB: a group alone says little. Some clusters have it only with other kinds or versions, and a watch of a
+        kind that does not exist waits forever.
         """
         groups = {group["name"] for group in self._json("GET", "/apis")["groups"]}
         return frozenset(api for api in Api if api.value in groups and self._serves(api))
@@ -217,7 +217,7 @@ class Kube:
         return response
 
     def authorization(self) -> dict[str, str]:
-        """Headers that say who we are, with a token that is still good."""
+        """Returns headers that authenticate this process, with a token that is still valid."""
         given = self.configuration.auth_settings().values()
         return {each["key"]: each["value"] for each in given if each["in"] == "header" and each["value"]}
 
@@ -243,10 +243,11 @@ def _accept(whole: bool, what: str) -> str:
 
 
 def encoded(body: Any) -> bytes:
-    r"""JSON that is YAML as well: what is applied is read as YAML.
+    r"""Returns JSON that is valid YAML as well: the server reads applied objects as YAML.
 
-    NB: that reader refuses signs beyond 16 bits (emoji) as JSON escapes them, and takes some others (U+0085,
-    U+2028) for line breaks unless they are escaped. Raw signs stand only in texts, so each can be escaped alone.
+    NB: that reader refuses characters beyond 16 bits (emoji) as JSON escapes them, and takes some others (U+0085,
+    U+2028) for line breaks unless they are escaped. Such characters occur only inside strings, so each can be
+    escaped by itself.
     """
     return _ESCAPED.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(body, ensure_ascii=False)).encode()
 

@@ -1,4 +1,4 @@
-"""Events on transitions, for `kubectl describe`. Calls block; an event that can't be written is only logged."""
+"""Events for transitions, for `kubectl describe`. Calls block; an event that can't be written is only logged."""
 
 import uuid
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ log = get_logger()
 
 
 def tell(kube: Kube, resource: Mapping[str, Any], reason: str, message: str, kind: str = NORMAL) -> None:
-    """Writes one event about a session."""
+    """Records one event about a session."""
     metadata = resource["metadata"]
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     event = {

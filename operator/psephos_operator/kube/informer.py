@@ -1,8 +1,8 @@
-"""What the cluster holds of ours. Sessions come by Kopf (`handlers.py`), what is made for them by `Watcher`.
+"""A cache of our objects in the cluster. Kopf delivers sessions (`handlers.py`), `Watcher` their children.
 
-The server filters by label and sends metadata alone of most kinds, so this stays small in a cluster of any size
-and holds no keys. A watch that ends, freezes or is too old is begun anew; what was missed meanwhile shows in the
-next list, also what has gone.
+The server filters by label and sends only the metadata of most kinds, so the cache stays small in a cluster of any
+size and holds no keys. A watch that ends, freezes or is too old is started again; the next list shows what was
+missed meanwhile, deletions included.
 """
 
 import threading
@@ -34,12 +34,12 @@ class Cache:
         return self._objects.get((kind, namespace, name))
 
     def all(self, kind: str) -> list[Manifest]:
-        """All objects of a kind."""
+        """Returns all objects of a kind."""
         with self._lock:
             return [found for (of, _, _), found in self._objects.items() if of == kind]
 
     def labelled(self, label: str, value: str) -> dict[Key, Manifest]:
-        """All objects that have this label."""
+        """Returns all objects that have this label."""
         with self._lock:
             return {
                 key: found
@@ -48,7 +48,7 @@ class Cache:
             }
 
     def put(self, kind: Kind, found: Manifest) -> bool:
-        """Takes an object unless a newer one is known; answers whether it was new to us."""
+        """Stores an object unless the cached one is as new or newer; returns whether it was stored."""
         key, found = key_of(kind.name, found), _slim(kind, found)
         with self._lock:
             known = self._objects.get(key)
@@ -58,7 +58,7 @@ class Cache:
             return True
 
     def remove(self, kind: str, gone: Manifest) -> bool:
-        """Forgets an object unless another of its name has come meanwhile."""
+        """Evicts an object unless another of its name has replaced it meanwhile."""
         key = key_of(kind, gone)
         with self._lock:
             known = self._objects.get(key)
@@ -68,7 +68,7 @@ class Cache:
             return True
 
     def keep_only(self, kind: str, namespace: str | None, present: Iterable[Manifest]) -> list[Manifest]:
-        """Forgets what a complete list no longer has; answers it."""
+        """Evicts and returns the objects that a complete list no longer has."""
         keys = {key_of(kind, each) for each in present}
         with self._lock:
             gone = [
@@ -83,31 +83,31 @@ def key_of(kind: str, found: Manifest) -> Key:
 
 
 def _slim(kind: Kind, found: Manifest) -> Manifest:
-    """What is kept of an object."""
+    """Returns the part of an object that is cached."""
     if kind.whole:
         return found
     return {"metadata": {name: value for name, value in found["metadata"].items() if name != "managedFields"}}
 
 
 def _newer(found: Manifest, known: Manifest) -> bool:
-    """NB: versions are texts to clients; that they grow is what API servers say of themselves since 1.35."""
+    """NB: versions are opaque to clients; that they grow is promised by API servers only since 1.35."""
     one, other = found["metadata"], known["metadata"]
     return one["uid"] != other["uid"] or int(one["resourceVersion"]) > int(other["resourceVersion"])
 
 
 def forget_gone(kube: Kube, cache: Cache, kind: Kind, namespace: str | None) -> list[Manifest]:
-    """Forgets what is no longer there, and answers it. Raises ApiError, Unreachable.
+    """Evicts objects that no longer exist and returns them. Raises ApiError, Unreachable.
 
-    For what Kopf watches: when a watch breaks off it lists anew, but does not tell what went meanwhile.
+    For what Kopf watches: after a broken watch it lists again, but does not report what was deleted meanwhile.
     """
     known = [each for each in cache.all(kind.name) if namespace in (None, each["metadata"]["namespace"])]
-    listed, _ = kube.list(kind, namespace, whole=False)  # NB: newer than `known`: what is not in it has gone
+    listed, _ = kube.list(kind, namespace, whole=False)  # NB: newer than `known`: what it lacks is gone
     there = {each["metadata"]["uid"] for each in listed}
     return [each for each in known if each["metadata"]["uid"] not in there and cache.remove(kind.name, each)]
 
 
 class Watcher:
-    """Keeps one kind of one namespace (None: all) current, and tells `changed` of each difference."""
+    """Keeps one kind of one namespace (None: all) current, and calls `changed` for each difference."""
 
     def __init__(
         self,
@@ -129,11 +129,11 @@ class Watcher:
         self._thread.start()
 
     def stop(self) -> None:
-        """Asks it to end; the thread may hang in its last watch for a while, and changes nothing any more."""
+        """Asks the thread to end; it may hang in its last watch for a while, but reports no further change."""
         self._stop.set()
 
     def wait_synced(self, timeout_s: float) -> bool:
-        """Whether the first list is complete."""
+        """Waits for the first list; returns whether it is complete."""
         return self._synced.wait(timeout_s)
 
     def _run(self) -> None:
@@ -152,7 +152,7 @@ class Watcher:
                 metrics.WATCH_ERRORS.labels(self._kind.name).inc()
                 log.warning("watch broke off", kind=self._kind.name, why=str(error), again_s=round(pause_s, 1))
                 self._stop.wait(spread(pause_s))
-            except Exception as error:  # a thread that dies is a kind that nobody looks after
+            except Exception as error:  # if this thread died, nothing would watch its kind
                 version = ""
                 log.error("watch failed", kind=self._kind.name, exc_info=error)
                 self._stop.wait(backoff.next_s())
@@ -168,7 +168,7 @@ class Watcher:
         return version
 
     def _follow(self, version: str) -> Iterable[str]:
-        """Yields the version up to which everything has been taken in."""
+        """Yields the version up to which all changes have been processed."""
         begun = time.monotonic()
         for what, found in self._kube.watch(self._kind, self._namespace, self._selector, version):
             if self._stop.is_set():
@@ -179,7 +179,7 @@ class Watcher:
             elif what != "BOOKMARK" and self._cache.put(self._kind, found):
                 self._tell(found)
             yield found["metadata"]["resourceVersion"]
-        if time.monotonic() - begun < 1:  # a server that ends watches at once must not be asked without pause
+        if time.monotonic() - begun < 1:  # do not ask without pause a server that ends watches at once
             self._stop.wait(1)
 
     def _tell(self, found: Manifest) -> None:

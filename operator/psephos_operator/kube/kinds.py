@@ -1,6 +1,6 @@
-"""The kinds that the operator reads and writes, and where the API server has them. Pure.
+"""The kinds that the operator reads and writes, and their API paths. Pure.
 
-The chart's roles grant what is used here, no more.
+The chart's roles grant what is used here and no more.
 """
 
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from psephos_operator.builders.plan import Api
 
 
 class Kind(NamedTuple):
-    """A resource type. `whole`: its status is needed; of all others the cache holds metadata alone.
+    """A resource type. `whole`: its status is needed; for all others the cache holds only metadata.
     `generations`: the API server counts changes of its spec."""
 
     name: str
@@ -21,7 +21,7 @@ class Kind(NamedTuple):
     needs: Api | None = None
 
     def path(self, namespace: str | None, name: str = "", subresource: str = "") -> str:
-        """The path below the server's address; all namespaces where `namespace` is None."""
+        """Returns the path below the server's address; for all namespaces if `namespace` is None."""
         root = f"/apis/{self.api_version}" if "/" in self.api_version else f"/api/{self.api_version}"
         parts = [
             root,

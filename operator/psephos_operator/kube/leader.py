@@ -1,7 +1,7 @@
-"""Leader election by a Lease: one replica acts, the others are ready to. Calls block.
+"""Leader election by a Lease: one replica acts, the others stand by. Calls block.
 
-Times are this machine's own: a lease is held by another for as long as it was seen to change, whatever the other's
-clock says.
+Only this machine's clock counts: another replica's lease is valid for `lease_s` after it was last seen to change,
+whatever that replica's clock says.
 """
 
 import time
@@ -15,12 +15,12 @@ from psephos_operator.kube.kinds import LEASES
 from psephos_operator.settings import OperatorSettings
 
 LEASE = "psephos-operator"
-RENEWALS = 3  # in the time after which another may take over
+RENEWALS = 3  # within the time after which another replica may take over
 log = get_logger()
 
 
 class NotLeading(PsephosError):
-    """Another replica may act by now: whatever this one was about to change is the other's to decide."""
+    """Another replica may be leading by now: what this one was about to change is for the other to decide."""
 
 
 class Leadership:
@@ -34,7 +34,7 @@ class Leadership:
 
     @property
     def pause_s(self) -> float:
-        """How long to wait between two calls of `hold`."""
+        """The time to wait between two calls of `hold`."""
         return self._settings.lease_s / RENEWALS / 2
 
     @property
@@ -45,25 +45,25 @@ class Leadership:
     def require(self) -> None:
         """Raises NotLeading unless this replica is sure to be the only one that acts.
 
-        A process that stood still for a while (a paused machine, a stopped process) goes on where it was, with
-        what it knew then. So this is asked again right before anything is changed.
+        A process that stood still for a while (a paused machine, a stopped process) continues where it was, with
+        outdated knowledge. So this is called again right before every change.
         """
         if not self.held:
             raise NotLeading("the lease has run out")
 
     def hold(self) -> bool:
-        """Takes or renews the lease if that is possible now; answers whether it is ours. Never raises."""
+        """Acquires or renews the lease if that is possible now; returns whether it is ours. Never raises."""
         begun = time.monotonic()
         try:
             if self._try():
-                # Others count from when they saw the renewal, which was later.
+                # The others count from when they saw the renewal, which was later.
                 self._held_until = begun + self._settings.lease_s * (RENEWALS - 1) / RENEWALS
         except (ApiError, Unreachable) as error:
             log.warning("lease not renewed", why=str(error))
         return self.held
 
     def release(self) -> None:
-        """Lets another take over at once."""
+        """Lets another replica take over at once."""
         if not self.held:
             return
         self._held_until = 0.0
@@ -95,7 +95,7 @@ class Leadership:
         try:
             self._kube.replace(LEASES, {**lease, "spec": self._spec(spec)})
         except ApiError as error:
-            if error.status == 409:  # another was quicker
+            if error.status == 409:  # another replica was quicker
                 return False
             raise
         if holder != self._settings.identity:

@@ -1,4 +1,4 @@
-"""The work queue: keys that are due, each handed to one worker at a time, as soon as possible or at a time."""
+"""The work queue: keys that are due at once or at a later time, each handed to one worker at a time."""
 
 import heapq
 import threading
@@ -9,7 +9,7 @@ K = TypeVar("K")
 
 
 class WorkQueue(Generic[K]):
-    """A key that is added while it is worked on comes up once more when that is done; never twice at once."""
+    """A key that is added while a worker has it comes up again when that worker is done; never twice at once."""
 
     def __init__(self) -> None:
         self._due: dict[K, float] = {}
@@ -20,7 +20,7 @@ class WorkQueue(Generic[K]):
         self._closed = False
 
     def add(self, key: K, delay_s: float = 0.0) -> None:
-        """Makes the key due after a delay, or sooner if it is due sooner anyway."""
+        """Makes the key due after a delay, or sooner if it is already due sooner."""
         with self._changed:
             at = time.monotonic() + max(0.0, delay_s)
             if self._due.get(key, float("inf")) <= at:
@@ -31,7 +31,7 @@ class WorkQueue(Generic[K]):
             self._changed.notify()
 
     def get(self) -> K | None:
-        """The next key that is due and that nobody works on; waits for it. None once the queue is closed."""
+        """Waits for the next key that is due and that no worker has; returns None once the queue is closed."""
         with self._changed:
             while not self._closed:
                 key, wait_s = self._next()
@@ -41,7 +41,7 @@ class WorkQueue(Generic[K]):
             return None
 
     def done(self, key: K) -> None:
-        """Nobody works on this key any more."""
+        """Marks the key as no longer worked on."""
         with self._changed:
             self._busy.discard(key)
             if key in self._due:
@@ -50,25 +50,25 @@ class WorkQueue(Generic[K]):
             self._changed.notify()
 
     def forget(self, key: K) -> None:
-        """The key is due no more."""
+        """Makes the key no longer due."""
         with self._changed:
             self._due.pop(key, None)
 
     def close(self) -> None:
-        """Everyone who waits gets None."""
+        """Closes the queue: every waiting worker gets None."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
 
     @property
     def waiting(self) -> int:
-        """How many keys are due now."""
+        """The number of keys that are due now."""
         now = time.monotonic()
         with self._changed:
             return sum(at <= now for at in self._due.values())
 
     def _next(self) -> tuple[K | None, float | None]:
-        """A key, or how long to wait for one (None: until something changes)."""
+        """Returns a key, or the seconds to wait for one (None: until something changes)."""
         now = time.monotonic()
         while self._heap:
             at, _, key = self._heap[0]
