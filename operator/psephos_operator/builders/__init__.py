@@ -1,7 +1,7 @@
-"""Builders: a plan goes in, manifests come out. Pure; one module a kind of thing, names are deterministic.
+"""Builders: a plan goes in, manifests come out. Pure; one module per kind of thing, names are deterministic.
 
-`build` puts together all that a session has in its present phase; what is no longer in it is pruned. Not in it are
-the Secrets of `builders.secrets` that are made once and never again.
+`build` puts together all that a session has in its present phase; what is no longer in it is pruned. It does not
+include the Secrets of `builders.secrets` that are made once and never again.
 """
 
 from psephos_operator.builders import config, jobs, monitoring, network, scaling, secrets, storage, workloads
@@ -13,7 +13,7 @@ __all__ = ["Access", "Manifest", "build"]
 
 
 def build(plan: Plan, access: Access) -> list[Manifest]:
-    """All manifests of a prepared session, in the order in which they are applied."""
+    """Returns all manifests of a prepared session, in the order in which they are applied."""
     return [
         *storage.topics(plan),
         secrets.backends(plan, access),

@@ -1,4 +1,4 @@
-"""The session as its pods read it, and what of it each role depends on. Pure."""
+"""The session as its pods read it, and the parts of it that each role depends on. Pure."""
 
 from typing import Any
 
@@ -10,11 +10,11 @@ from psephos_operator.builders.plan import Plan
 
 KEY = "session.yaml"
 _TOLD_OTHERWISE = ("opensAt", "closesAt", "capacity", "recount", "deletionPolicy")
-"""Times reach the roles by the control topic, sizes by their workloads: changing them restarts nobody."""
+"""Times reach the roles by the control topic, sizes by their workloads: changing them restarts no pod."""
 
 
 def document(plan: Plan, *, defaults: bool = True) -> dict[str, Any]:
-    """The session without what roles do not read, with defaults written out or without them."""
+    """Returns the session without what roles do not read, with defaults written out or without them."""
     whole: dict[str, Any] = plan.session.model_dump(
         mode="json", by_alias=True, exclude_none=True, exclude_defaults=not defaults
     )
@@ -23,15 +23,15 @@ def document(plan: Plan, *, defaults: bool = True) -> dict[str, Any]:
 
 
 def session_file(plan: Plan) -> Manifest:
-    """A ConfigMap with the session's YAML."""
+    """Returns a ConfigMap with the session's YAML."""
     text = yaml.safe_dump(document(plan), sort_keys=False, allow_unicode=True)
     return child(plan, "v1", "ConfigMap", "session", "session", data={KEY: text})
 
 
 def fingerprint(plan: Plan, role: str) -> str:
-    """Changes when a role has to start again because of the session. The tally's never does.
+    """Returns a hash that changes when a role has to restart because of the session. The tally's never does.
 
-    NB: without defaults, so that a field that a next version adds restarts nobody.
+    NB: without defaults, so that a field that a later version adds restarts no pod.
     """
     spec = document(plan, defaults=False)["spec"]
     rules = rules_document(plan.session)

@@ -1,4 +1,4 @@
-"""Audits while a session is open; at its end the recount, an index a share of the log, and the seal. Pure."""
+"""Audits while a session is open; at its end the recount, one index per share of the log, and the seal. Pure."""
 
 from typing import Any
 
@@ -14,14 +14,14 @@ SEALING_SIZE = Pods(1, 1, 500, 1_024)
 DRAIN_S = 30
 RETRIES = 20
 EXPORTS_ANNOTATION = "psephos.dev/exports"
-"""Where a sealing Job exports to. One that has ended well has done so."""
+"""Where a sealing Job exports to. One that has succeeded has done so."""
 
-KEPT_S = 7 * 24 * 3_600  # a finished audit, for whoever looks
+KEPT_S = 7 * 24 * 3_600  # how long a finished audit is kept for inspection
 
 
 def jobs(plan: Plan, access: Access) -> list[Manifest]:
-    """By phase: audits, then the recount, and its seal once all verdicts are there. One that has to export stays
-    wanted: the result is sealed, and the session Final, before it has."""
+    """Returns, by phase, the audits, then the recount, and its seal once all verdicts are there. A seal that has
+    to export stays wanted: the result is sealed, and the session Final, before it has exported."""
     if plan.phase in (Phase.OPEN, Phase.PAUSED):
         return [_audits(plan, access)]
     if plan.recounting:
@@ -30,12 +30,12 @@ def jobs(plan: Plan, access: Access) -> list[Manifest]:
 
 
 def recount_name(plan: Plan) -> str:
-    """The Indexed Job of this run."""
+    """Returns the name of this run's Indexed Job."""
     return plan.child(f"recount-{plan.run}")
 
 
 def seal_name(plan: Plan) -> str:
-    """The sealing Job of this run."""
+    """Returns the name of this run's sealing Job."""
     return plan.child(f"seal-{plan.run}")
 
 
@@ -62,7 +62,8 @@ def _audits(plan: Plan, access: Access) -> Manifest:
 
 
 def _recount(plan: Plan, access: Access) -> Manifest:
-    """Index i takes the partitions p with p % parallelism = i. A difference is a verdict and no failure."""
+    """Returns the Job whose index i takes the partitions p with p % parallelism = i. A difference is a verdict,
+    not a failure."""
     count = plan.sizes.recount.replicas
     arguments = (
         *("recount", "--index", "$(JOB_INDEX)", "--parallelism", str(count)),

@@ -1,4 +1,4 @@
-"""PodMonitors, where the Prometheus operator is. Pure."""
+"""PodMonitors, if the Prometheus operator is installed. Pure."""
 
 from psephos_operator.builders.meta import SESSION_LABEL, Manifest, child
 from psephos_operator.builders.plan import Api, Plan
@@ -8,7 +8,7 @@ INTERVAL = "15s"
 
 
 def monitors(plan: Plan) -> list[Manifest]:
-    """One for all of the session's pods: every admin port that any of them has."""
+    """Returns one monitor for all of the session's pods, with every admin port that any of them has."""
     if not plan.settings.monitors or Api.PROMETHEUS not in plan.apis:
         return []
     ports = sorted({name for role in roles(plan) for name, _ in role.ports if name.startswith("admin")})

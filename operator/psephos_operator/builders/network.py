@@ -1,4 +1,4 @@
-"""How the session is reached, and by whom: Services, routes, policies, disruption budgets. Pure."""
+"""Access to the session: Services, routes, policies, disruption budgets. Pure."""
 
 from typing import Any
 
@@ -17,13 +17,13 @@ from psephos_operator.builders.workloads import roles
 
 PORT = 80
 VOTE_PATHS = ("votes", "votes:batch", "tokens")
-"""Below /v1/sessions/<name>: what ingest answers. All else is the gateway's."""
+"""Paths below /v1/sessions/<name> that ingest serves. The gateway serves all others."""
 ASSETS = "/assets"  # of the pages: the same files at every gateway
 
 
 def services(plan: Plan) -> list[Manifest]:
-    """NB: they select by what a pod does and not by its role, so that `serve` and single roles can follow each
-    other without a gap."""
+    """Returns the Services. NB: they select by what a pod does and not by its role, so that `serve` and single
+    roles can replace each other without a gap."""
     doors = [
         _service(plan, "votes", VOTES_LABEL, INGEST_PORT),
         _service(plan, "results", RESULTS_LABEL, GATEWAY_PORT),
@@ -43,7 +43,7 @@ def services(plan: Plan) -> list[Manifest]:
 
 def _service(plan: Plan, door: str, label: str, port: int) -> Manifest:
     ports = [{"name": "http", "port": PORT, "targetPort": port, "protocol": "TCP", "appProtocol": "http"}]
-    # By uid as well: pods of a session before it, of the same name, may still be there and take votes.
+    # By uid as well: pods of a previous session of the same name may still be there and take votes.
     spec = {"type": "ClusterIP", "selector": {**_pods(plan), label: "true"}, "ports": ports}
     return child(plan, "v1", "Service", door, door, spec=spec)
 
@@ -53,7 +53,7 @@ def _pods(plan: Plan) -> dict[str, str]:
 
 
 def endpoints(plan: Plan) -> dict[str, str]:
-    """Where voters and viewers reach the session: published, else inside the cluster."""
+    """Returns the URLs by which voters and viewers reach the session: published, else inside the cluster."""
     path = f"/v1/sessions/{plan.name}"
     if plan.public_url is not None:
         return {"votes": plan.public_url + path, "results": plan.public_url + path}
@@ -62,7 +62,7 @@ def endpoints(plan: Plan) -> dict[str, str]:
 
 
 def routes(plan: Plan) -> list[Manifest]:
-    """An Ingress or an HTTPRoute, if the session is to be published."""
+    """Returns an Ingress or an HTTPRoute, if the session is to be published."""
     if plan.settings.routing == "ingress":
         return [_ingress(plan)]
     return [_http_route(plan)] if plan.settings.routing == "gateway" else []
@@ -83,7 +83,7 @@ def _ingress(plan: Plan) -> Manifest:
 
 
 def _read(plan: Plan) -> list[str]:
-    """Prefixes that are the gateway's: all of them at a host of the session's own."""
+    """Returns the path prefixes that the gateway serves: all of them if the session has its own host."""
     if "{name}" in (plan.settings.host or ""):
         return ["/"]
     return [f"/v1/sessions/{plan.name}", f"/sessions/{plan.name}", ASSETS]
@@ -119,9 +119,10 @@ def _rule(plan: Plan, door: str, paths: list[tuple[str, str]]) -> dict[str, Any]
 
 
 def policies(plan: Plan) -> list[Manifest]:
-    """Who may open a connection to the session's pods: anyone to the doors, the cluster to the admin ports.
+    """Returns who may connect to the session's pods: anyone to votes and results, the cluster to the admin ports.
 
-    What pods connect to is not narrowed: brokers and the cloud's endpoints have no addresses that are known here.
+    Connections from the pods are not restricted: the addresses of brokers and of the cloud's endpoints are not
+    known here.
     """
     if not plan.settings.network_policies:
         return []
@@ -148,7 +149,7 @@ def _policy(plan: Plan, suffix: str, pods: dict[str, str], ingress: list[Any]) -
 
 
 def disruption_budgets(plan: Plan) -> list[Manifest]:
-    """At most one pod of a role at a time is taken by a drain; a single one may always go."""
+    """Returns budgets by which a drain takes at most one pod of a role at a time; a single one may always go."""
     return [
         child(
             plan,

@@ -1,4 +1,4 @@
-"""What a session needs in the cluster, as the one object that every builder reads. Pure."""
+"""A session's needs in the cluster, as the one object that every builder reads. Pure."""
 
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -10,12 +10,12 @@ from psephos.formats.control import ENDED, Phase
 from psephos_operator.settings import OperatorSettings
 
 LONGEST_NAME = 52
-"""Of any child: a CronJob's name may have no more, and a StatefulSet's pods carry its name and 11 characters more
-in a label of 63."""
+"""Longest name of any child: a CronJob's name may not be longer, and a StatefulSet's pods carry its name plus 11
+characters in a label of at most 63."""
 
 
 class Api(StrEnum):
-    """APIs that a cluster may have or not; what needs one is only built where it is there."""
+    """APIs that a cluster may or may not have; what needs one is only built if it is there."""
 
     STRIMZI = "kafka.strimzi.io"
     KEDA = "keda.sh"
@@ -27,7 +27,7 @@ class Api(StrEnum):
 @dataclass(frozen=True)
 class Plan:
     """One session in one cluster. `recounting`: the run of this name is to take place; `sealing`: all its verdicts
-    are there; `sealed`: its result is."""
+    are there; `sealed`: its result is there."""
 
     session: Session
     namespace: str
@@ -66,13 +66,13 @@ class Plan:
 
     @property
     def exports_url(self) -> str | None:
-        """Where in an object store the result is to be exported, None if it is not."""
+        """Where in an object store the result is to be exported, None if it is not to be."""
         exports = self.session.spec.exports
         return exports.url if exports is not None and self.session.exports_in_store else None
 
     @property
     def exporting(self) -> bool:
-        """Whether there is a result to export, now and whenever its place changes."""
+        """Whether there is a result to export, now and whenever its URL changes."""
         return self.sealed and self.exports_url is not None and self.phase in (Phase.FINAL, Phase.DISPUTED)
 
     @property
@@ -82,7 +82,7 @@ class Plan:
 
     @property
     def public_url(self) -> str | None:
-        """Where browsers reach the session's doors, None where it is not published."""
+        """The base URL of the session's endpoints for browsers, None if it is not published."""
         if self.public_host is None:
             return None
         settings = self.settings
@@ -91,17 +91,17 @@ class Plan:
         return f"{'https' if tls else 'http'}://{self.public_host}{port}"
 
     def child(self, suffix: str) -> str:
-        """The name of a child, the same every time, never too long for any kind."""
+        """Returns the name of a child, the same every time, never too long for any kind."""
         return shortened(self.name, suffix)
 
     @property
     def key_prefix(self) -> str:
-        """Of Secrets that outlive the session: another session of the same name must not find them."""
+        """Name prefix of Secrets that outlive the session: another session of the same name must not find them."""
         return f"{self.name}-{self.uid.split('-')[0]}"
 
 
 def shortened(name: str, suffix: str) -> str:
-    """`name-suffix`, its first part cut and marked by a hash where that would be too long."""
+    """Returns `name-suffix`, with the name cut off and marked by a hash if that would be too long."""
     whole = f"{name}-{suffix}"
     if len(whole) <= LONGEST_NAME:
         return whole

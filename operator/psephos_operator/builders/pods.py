@@ -25,8 +25,8 @@ ROLL_KEY, TOKEN_KEY = "roll", "token-key"
 
 @dataclass(frozen=True)
 class Role:
-    """How one role runs. `ports`: by name; `drain_s`: from SIGTERM to SIGKILL; `published`: labels of Services;
-    `stores`: it uses the object store."""
+    """Description of how a role runs. `ports`: by name; `drain_s`: from SIGTERM to SIGKILL; `published`: labels of
+    Services; `stores`: it uses the object store."""
 
     name: str
     size: Pods
@@ -43,7 +43,7 @@ class Role:
 
 
 def template(plan: Plan, access: Access, role: Role) -> dict[str, Any]:
-    """A pod template of a workload that runs on."""
+    """Returns the pod template of a workload that keeps running."""
     container = {
         **_container(plan, role),
         "ports": [{"name": name, "containerPort": port, "protocol": "TCP"} for name, port in role.ports],
@@ -63,7 +63,7 @@ def template(plan: Plan, access: Access, role: Role) -> dict[str, Any]:
 
 
 def job_template(plan: Plan, access: Access, role: Role) -> dict[str, Any]:
-    """A pod template of something that ends: it reads what is there when it begins."""
+    """Returns the pod template of something that ends: it reads what is there when it begins."""
     return {
         "metadata": {"labels": labels(plan, role.name)},
         "spec": {
@@ -83,7 +83,8 @@ def _metadata(plan: Plan, access: Access, role: Role) -> dict[str, Any]:
 
 
 def _access(access: Access, role: Role) -> list[Any]:
-    """NB: what is not used is no part of it, so that it came with a new version restarts nobody."""
+    """Returns what the role uses of `access`. NB: omits unused values, so that adding one in a new version
+    restarts no pod."""
     common = [access.kafka_properties, access.redis_url, dict(access.aws)]
     store = [dict(access.s3)] if role.stores else []
     return [*common, *store, *([access.redis_ca] if access.redis_ca else [])]
@@ -135,7 +136,7 @@ def _container(plan: Plan, role: Role) -> dict[str, Any]:
 
 
 def _share(plan: Plan, cpu: int) -> int:
-    """Millicores of `cpu` that are asked for: fewer than a peak takes, where a small cluster is to hold it all."""
+    """Returns the millicores of `cpu` to request: fewer than a peak takes, if a small cluster is to hold all."""
     return max(1, cpu * plan.settings.cpu_percent // 100)
 
 
@@ -272,9 +273,9 @@ def _probe(path: str, *, period: int, failures: int) -> dict[str, Any]:
 
 
 def _spread(plan: Plan, role: Role) -> dict[str, Any]:
-    """Over zones, and over nodes wherever they are.
+    """Returns the rules that spread pods over zones, and over nodes wherever they are.
 
-    NB: not two constraints: where nodes have no zone, so that one can't be met, the scheduler leaves out both.
+    NB: not two constraints: if nodes have no zone, so that one can't be met, the scheduler ignores both.
     """
     zones = {"maxSkew": 1, "topologyKey": "topology.kubernetes.io/zone", "whenUnsatisfiable": "ScheduleAnyway"}
     apart = {"topologyKey": "kubernetes.io/hostname", "labelSelector": _same(plan, role)}

@@ -1,6 +1,6 @@
-"""Autoscalers: by CPU or by viewers for the doors, by lag for the tally where KEDA is. Pure.
+"""Autoscalers: by CPU or by viewers for ingest and gateway, by lag for the tally if KEDA is installed. Pure.
 
-They start at what the session's capacity asks for: a vote's first minute is its fullest, and no autoscaler is
+They start at what the session's capacity asks for: the first minute of voting is the busiest, and no autoscaler is
 quick enough for it.
 """
 
@@ -15,12 +15,12 @@ from psephos_operator.builders.secrets import Access
 from psephos_operator.builders.workloads import autoscaled, roles
 
 CPU_PERCENT = 60
-LAG_RECORDS = 50_000  # of a worker: less than a second of its work
+LAG_RECORDS = 50_000  # per worker: less than a second of its work
 VIEWERS_METRIC = "psephos_gateway_viewers"
 
 
 def autoscalers(plan: Plan, access: Access) -> list[Manifest]:
-    """None for a small session, or for one that has ended."""
+    """Returns the autoscalers; none for a small session, or for one that has ended."""
     wanted = [role for role in roles(plan) if autoscaled(plan, role.name)]
     return [
         manifest
@@ -90,7 +90,7 @@ def _authentication(plan: Plan, credentials: dict[str, str]) -> Manifest:
 
 
 def authentication_secret(plan: Plan, access: Access) -> list[Manifest]:
-    """The same credentials by the names that KEDA has for them."""
+    """Returns a Secret with the Kafka credentials under the names that KEDA uses for them."""
     credentials = kafka_credentials(access.kafka_properties)
     if not credentials or not autoscaled(plan, "tally") or plan.sizes.small:
         return []
@@ -102,7 +102,7 @@ _TLS_PARTS = {"ssl.ca.pem": "ca", "ssl.certificate.pem": "cert", "ssl.key.pem": 
 
 
 def kafka_credentials(properties: str) -> dict[str, str]:
-    """librdkafka's properties as parameters of KEDA's Kafka scaler; empty for plain text without SASL."""
+    """Converts librdkafka's properties to parameters of KEDA's Kafka scaler; empty for plain text without SASL."""
     known = dict(_property(line) for line in properties.splitlines() if "=" in line and line[0] != "#")
     found: dict[str, str] = {}
     if known.get("security.protocol", "plaintext").lower() in ("ssl", "sasl_ssl"):

@@ -1,6 +1,6 @@
 """Secrets: the session's keys, made once and never again, and access to the backends. Pure.
 
-Pods get what they need and no more: who takes votes does not see the key that signs the result.
+Pods get what they need and no more: those that take votes do not see the key that signs the result.
 """
 
 from base64 import b64encode
@@ -17,9 +17,9 @@ S3_KEY_ID, S3_SECRET = "s3-access-key-id", "s3-secret-access-key"
 
 @dataclass(frozen=True)
 class Access:
-    """How a session's pods reach the backends. `aws`: variables of static credentials, empty with an IAM role;
-    `s3`: the object store's own key, by S3_KEY_ID and S3_SECRET, empty where those of `aws` hold; `redis_ca`: PEM,
-    empty with the system's."""
+    """Access of a session's pods to the backends. `aws`: variables of static credentials, empty with an IAM role;
+    `s3`: the object store's own key, by S3_KEY_ID and S3_SECRET, empty if those of `aws` apply; `redis_ca`: PEM,
+    empty if the system's apply."""
 
     kafka_properties: str = ""
     redis_url: str = ""
@@ -29,24 +29,24 @@ class Access:
 
 
 def session_key_name(plan: Plan) -> str:
-    """The key of the voters' pseudonyms, for whoever takes votes."""
+    """Returns the name of the Secret with the key of voter ids, for pods that take votes."""
     return f"{plan.key_prefix}-session-key"
 
 
 def signing_key_name(plan: Plan) -> str:
-    """The key of the final result and the lot's seed, for the sealing step alone."""
+    """Returns the name of the Secret with the final result's key and the lot's seed, only for the sealing step."""
     return f"{plan.key_prefix}-signing-key"
 
 
 def redis_user_name(plan: Plan) -> str:
-    """The password of the session's own Redis user."""
+    """Returns the name of the Secret with the password of the session's own Redis user."""
     return f"{plan.key_prefix}-redis"
 
 
 def made_once(plan: Plan, name: str, values: Mapping[str, bytes]) -> Manifest:
-    """A Secret that is created where it is not, and never changed: immutable, and no part of what is pruned.
+    """Returns a Secret that is created if it is missing, and never changed: immutable, and never pruned.
 
-    No owner: under deletionPolicy Retain what it opens is retained as well.
+    It has no owner: under deletionPolicy Retain, what it opens is retained as well.
     """
     return {
         "apiVersion": "v1",
@@ -59,7 +59,7 @@ def made_once(plan: Plan, name: str, values: Mapping[str, bytes]) -> Manifest:
 
 
 def backends(plan: Plan, access: Access) -> Manifest:
-    """What the session's pods need to reach Kafka, Redis and the ledger; follows the operator's own settings."""
+    """Returns a Secret with the pods' access to Kafka, Redis and the ledger; follows the operator's settings."""
     values = {KAFKA_PROPERTIES: access.kafka_properties, REDIS_URL: access.redis_url, **access.aws, **access.s3}
     if access.redis_ca:
         values[REDIS_CA] = access.redis_ca
@@ -67,6 +67,6 @@ def backends(plan: Plan, access: Access) -> Manifest:
 
 
 def opaque(plan: Plan, suffix: str, component: str, values: Mapping[str, str]) -> Manifest:
-    """A Secret that follows its values, and goes with the session."""
+    """Returns a Secret that follows its values, and is deleted with the session."""
     data = {key: b64encode(value.encode()).decode() for key, value in values.items()}
     return child(plan, "v1", "Secret", suffix, component, type="Opaque", data=data)

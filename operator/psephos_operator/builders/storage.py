@@ -1,6 +1,6 @@
-"""Topics as KafkaTopic resources, where Strimzi keeps the cluster's topics. Pure.
+"""Topics as KafkaTopic resources, if Strimzi manages the cluster's topics. Pure.
 
-Elsewhere the operator makes them by Kafka's own admin protocol, with the same settings:
+Otherwise the operator creates them by Kafka's own admin protocol, with the same settings:
 `psephos.adapters.kafka.topics`.
 """
 
@@ -12,15 +12,15 @@ RETAINED = "strimzi.io/managed"
 
 
 def by_strimzi(plan: Plan) -> bool:
-    """Whether the session's topics are Strimzi's."""
+    """Returns whether Strimzi manages the session's topics."""
     return plan.settings.strimzi_cluster is not None and Api.STRIMZI in plan.apis
 
 
 def topics(plan: Plan) -> list[Manifest]:
-    """The session's topics in the namespace of their Kafka cluster.
+    """Returns the session's topics in the namespace of their Kafka cluster.
 
-    From closing on they are not managed any more: the seal is a setting of the votes topic that Strimzi would take
-    back, and a retained topic must not go with its resource.
+    From closing on they are no longer managed: the seal is a setting of the votes topic that Strimzi would revert,
+    and a retained topic must not be deleted with its resource.
     """
     if not by_strimzi(plan):
         return []

@@ -1,4 +1,4 @@
-"""What runs a session: one pod for a small one, a workload a role for a large one. Pure."""
+"""The workloads that run a session: one pod for a small one, one workload per role for a large one. Pure."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ _ADMIN = ("admin", ADMIN_PORT)
 
 
 def roles(plan: Plan) -> tuple[Role, ...]:
-    """The roles that run in this phase. Votes are refused by ingest itself, so it stays to say so."""
+    """Returns the roles that run in this phase. Ingest itself refuses votes, so it stays to do so."""
     sizes = plan.sizes
     if sizes.small:
         return (_serve(plan),)
@@ -48,7 +48,8 @@ def roles(plan: Plan) -> tuple[Role, ...]:
 
 
 def _serve(plan: Plan) -> Role:
-    """NB: the admin ports of the processes inside follow each other; probes ask ingest, who takes the votes."""
+    """Returns the role that runs all in one pod. NB: its processes have consecutive admin ports; probes ask
+    ingest, which takes the votes."""
     return Role(
         "serve",
         plan.sizes.serve,
@@ -70,7 +71,7 @@ def _serve(plan: Plan) -> Role:
 
 
 def autoscaled(plan: Plan, role: str) -> bool:
-    """Whether somebody else owns the number of this role's pods."""
+    """Returns whether an autoscaler owns the number of this role's pods."""
     if not plan.settings.autoscaling or plan.sizes.small or plan.ended:
         return False
     if role == "tally":
@@ -79,7 +80,7 @@ def autoscaled(plan: Plan, role: str) -> bool:
 
 
 def workloads(plan: Plan, access: Access) -> list[Manifest]:
-    """Deployments, and a StatefulSet for the tally: its workers have ordinals and may keep their volumes."""
+    """Returns Deployments, and a StatefulSet for the tally: its workers have ordinals and may keep volumes."""
     return [
         _stateful_set(plan, access, role) if role.name == "tally" else _deployment(plan, access, role)
         for role in roles(plan)
@@ -87,7 +88,7 @@ def workloads(plan: Plan, access: Access) -> list[Manifest]:
 
 
 def _replicas(plan: Plan, role: Role) -> dict[str, int]:
-    """Left out where an autoscaler owns it: the two would fight."""
+    """Returns the number of replicas, left out if an autoscaler owns it: the two would fight."""
     if autoscaled(plan, role.name):
         return {}
     least = plan.ended and role.name == "ingest"
@@ -102,7 +103,7 @@ def _deployment(plan: Plan, access: Access, role: Role) -> Manifest:
         "revisionHistoryLimit": 3,
         "progressDeadlineSeconds": 600,
         "selector": {"matchLabels": selector(plan, role.name)},
-        # Two of `serve` would take the same worker's ordinal from each other.
+        # Two pods of `serve` would take the same worker's ordinal from each other.
         "strategy": {"type": "Recreate"} if alone else rolling,
         "template": template(plan, access, role),
     }
@@ -120,7 +121,7 @@ def _stateful_set(plan: Plan, access: Access, role: Role) -> Manifest:
     }
     if role.keeps:
         spec["volumeClaimTemplates"] = [_claim(plan)]
-        # What is in it can be built again from the ledger.
+        # Its content can be rebuilt from the ledger.
         spec["persistentVolumeClaimRetentionPolicy"] = {"whenDeleted": "Delete", "whenScaled": "Delete"}
     return child(plan, "apps/v1", "StatefulSet", role.name, role.name, spec=spec)
 
