@@ -1,7 +1,7 @@
-"""Makes the cluster hold what was built: applies what is missing or differs, prunes what is no longer wanted.
+"""Brings the cluster to what was built: applies what is missing or differs, prunes what is no longer wanted.
 
-An object is left alone as long as it bears the hash of what was built and nobody else touched it. A session at
-rest so costs no request.
+An object is left alone as long as it carries the hash of what was built and nothing else has touched it. So a
+session at rest costs no request.
 """
 
 from collections.abc import Iterable, Mapping
@@ -17,10 +17,10 @@ from psephos_operator.kube.informer import Cache, Key, key_of
 from psephos_operator.kube.kinds import BY_NAME, Kind
 
 HANDOVER = "psephos-handover"
-"""The field manager that keeps a number of replicas where it is, until the autoscaler sets another one.
+"""The field manager that keeps the number of replicas as it is until the autoscaler sets another one.
 
-NB: the server keeps managers by time, to the second, then by name, and takes another order for a change. So ours
-has to come last: by its name, and by applying after this one.
+NB: the server sorts managers by time, to the second, then by name, and takes another order for a change. So our
+own manager has to come last: by its name, and by applying after this one.
 """
 
 WORKLOADS = ("Deployment", "StatefulSet")
@@ -30,11 +30,11 @@ log = get_logger()
 
 
 class NotOurs(PsephosError):
-    """Somebody else's object has the name of a child. One line."""
+    """An object that is not this session's has the name of a child. The message is one line."""
 
 
 class Seen(NamedTuple):
-    """An object as our last apply left it: whatever differs from it was done by others."""
+    """An object as our last apply left it: any difference from it was made by others."""
 
     uid: str
     version: str
@@ -42,7 +42,7 @@ class Seen(NamedTuple):
 
 @dataclass
 class Converged:
-    """What was done. `drifted`: objects that others had changed or deleted; `failed`: by object, why not."""
+    """The outcome. `drifted`: objects that others had changed or deleted; `failed`: per object, the reason."""
 
     drifted: list[Key] = field(default_factory=list)
     failed: dict[Key, str] = field(default_factory=dict)
@@ -60,9 +60,9 @@ def converge(
 ) -> Converged:
     """Applies the manifests of one session, then prunes. `seen` is its memory from one call to the next.
 
-    `let_jobs_end`: Jobs that are no longer wanted go on until they have ended.
+    `let_jobs_end`: Jobs that are no longer wanted run on until they have ended.
 
-    One object that can't be applied does not keep the others from it. Raises Unreachable.
+    One object that can't be applied does not keep the others from being applied. Raises Unreachable.
     """
     done = Converged()
     wanted = [stamped(manifest) for manifest in manifests]
@@ -91,7 +91,7 @@ def _apply(
 ) -> None:
     kind, live = BY_NAME[key[0]], cache.get(*key)
     if live is not None and (kind.name == "Job" or _is_as_left(kind, live, manifest, seen.get(key))):
-        return  # NB: a Job's template can't be changed; one that runs goes on as it began
+        return  # NB: a Job's template can't be changed; a running one continues as it began
     if least is not None and live is not None and _owns_replicas(live):
         _hand_over(kube, kind, key, live["spec"].get("replicas", least))
     applied = kube.apply(kind, manifest) if live is not None else _made(kube, kind, key, manifest)
@@ -109,10 +109,10 @@ def _apply(
 
 
 def _made(kube: Kube, kind: Kind, key: Key, manifest: Manifest) -> Manifest:
-    """A child that we know nothing of: made, or made right if it is ours and has lost its labels. Raises NotOurs.
+    """Creates a child that is not known, or corrects it if it is ours and has lost its labels. Raises NotOurs.
 
-    NB: to apply by force would take over what somebody else has under this name, and delete it with the session.
-    Those of which two can be merged without a conflict are looked for first.
+    NB: a forced apply would take over another owner's object of this name, and delete it with the session.
+    Kinds of which two objects can be merged without a conflict are looked up first.
     """
     if kind.name in _MERGED:
         _require_ours(kube.find(kind, key[1], key[2]), manifest)
@@ -136,7 +136,8 @@ def _require_ours(found: Manifest | None, manifest: Manifest) -> None:
 
 
 def _version(kind: Kind, found: Manifest) -> str:
-    """What changes when somebody changes what was asked for; its status alone is none where that can be told."""
+    """Returns a version that changes with every change of what was asked for. A change of the status alone leaves
+    it as it is where the two can be told apart."""
     metadata = found["metadata"]
     return str(metadata["generation"] if kind.generations else metadata["resourceVersion"])
 
@@ -148,7 +149,7 @@ def _is_as_left(kind: Kind, live: Manifest, wanted: Manifest, seen: Seen | None)
 
 
 def _has_metadata(live: Manifest, wanted: Manifest) -> bool:
-    """Whether all labels and annotations that are wanted are there: changing them counts as no generation."""
+    """Returns whether all wanted labels and annotations are there: a change of them makes no new generation."""
     return all(
         (live["metadata"].get(what) or {}).get(name) == value
         for what in ("labels", "annotations")
@@ -157,7 +158,7 @@ def _has_metadata(live: Manifest, wanted: Manifest) -> bool:
 
 
 def _was_drift(kind: Kind, live: Manifest | None, applied: Manifest, wanted: Manifest, seen: Seen | None) -> bool:
-    """Whether this apply put right what others did, and not just what we want anew."""
+    """Returns whether this apply undid what others did, instead of just applying a new desired state."""
     if live is None:
         return seen is not None
     stamp = wanted["metadata"]["annotations"][DESIRED_ANNOTATION]
@@ -170,7 +171,7 @@ def _was_drift(kind: Kind, live: Manifest | None, applied: Manifest, wanted: Man
 
 
 def _least_replicas(wanted: Iterable[Manifest]) -> Mapping[Key, int]:
-    """By workload: where its autoscaler begins."""
+    """Returns the number of replicas at which the autoscaler begins, by workload."""
     found: dict[Key, int] = {}
     for manifest in wanted:
         spec = manifest.get("spec", {})
@@ -182,7 +183,7 @@ def _least_replicas(wanted: Iterable[Manifest]) -> Mapping[Key, int]:
 
 
 def _owns_replicas(live: Manifest) -> bool:
-    """Whether we have set the number of replicas, so that giving it up would make it one."""
+    """Returns whether we have set the number of replicas, so that giving up the field would reset it to one."""
     return any(
         "f:replicas" in entry.get("fieldsV1", {}).get("f:spec", {})
         for entry in live["metadata"].get("managedFields", ())
@@ -204,10 +205,10 @@ def _hand_over(kube: Kube, kind: Kind, key: Key, replicas: int) -> None:
 
 
 def _prune(kube: Kube, cache: Cache, seen: dict[Key, Seen], keys: set[Key], uid: str, let_jobs_end: bool) -> None:
-    """Deletes what the session has made and no longer wants.
+    """Deletes what was made for the session and is no longer wanted.
 
-    Workloads stay until all that take their place are available: no vote may find nobody. Jobs that have ended
-    stay to be looked at.
+    Workloads stay until all that replace them are available: no vote may be left without a pod to take it. Jobs
+    that have ended stay for inspection.
     """
     ready = all(available(found) for key in keys if key[0] in WORKLOADS for found in [cache.get(*key)])
     for key, found in cache.labelled(UID_LABEL, uid).items():
@@ -224,12 +225,13 @@ def _prune(kube: Kube, cache: Cache, seen: dict[Key, Seen], keys: set[Key], uid:
 
 
 def _is_ours(found: Manifest, uid: str) -> bool:
-    """Made for the session itself: not by its CronJob. Keys and topics have no owner: deletionPolicy decides."""
+    """Returns whether it was made for the session itself, not by its CronJob. Keys and topics have no owner:
+    deletionPolicy decides about them."""
     return any(owner["uid"] == uid for owner in found["metadata"].get("ownerReferences", ()))
 
 
 def available(workload: Manifest | None) -> bool:
-    """Whether a Deployment or StatefulSet runs as it was last asked to, all of it."""
+    """Returns whether all of a Deployment or StatefulSet runs as last applied."""
     if workload is None:
         return False
     status, wanted = workload.get("status", {}), workload["spec"].get("replicas", 1)
@@ -240,12 +242,12 @@ def available(workload: Manifest | None) -> bool:
 
 
 def finished(job: Manifest) -> bool:
-    """Whether a Job has ended, well or not."""
+    """Returns whether a Job has ended, successfully or not."""
     return any(_is_true(condition, "Complete", "Failed") for condition in _conditions(job))
 
 
 def failed(job: Manifest) -> str | None:
-    """Why a Job has given up, None if it has not."""
+    """Returns why a Job has given up, None if it has not."""
     return next(
         (
             condition.get("message") or condition.get("reason", "it failed")

@@ -1,7 +1,7 @@
 """Kafka, the ledger and Redis as the operator uses them: clients shared by all sessions. Calls block.
 
-What is done to them in a session's life is `psephos.control`'s; here is what only an operator does: looking at
-all of it at once, and taking it away again.
+`psephos.control` changes them during a session's life; this module does what only an operator does: read all of it
+at once, and delete it at the end.
 """
 
 import secrets as random
@@ -38,10 +38,10 @@ COMMANDS = ("+@read", "+@write", "+@pubsub", "+@connection", "+eval", "+evalsha"
 
 @dataclass(frozen=True)
 class Standing:
-    """How far a session is, as ledger and log have it. None or empty: not yet.
+    """The observed state of a session, from ledger and log. None or empty: not yet there.
 
-    states: of each partition's head; ends: where its chain ends; verdicts: partitions that the run has a verdict
-    of; owned: partitions that a tally worker has, None where Kafka did not say.
+    states: of each partition's head; ends: where its chain ends; verdicts: partitions for which the run has a
+    verdict; owned: partitions that a tally worker owns, None if Kafka did not say.
     """
 
     genesis: Genesis | None = None
@@ -57,7 +57,7 @@ class Standing:
 
     @property
     def partitions(self) -> int:
-        """Partitions of the votes topic, 0 before genesis."""
+        """Number of partitions of the votes topic, 0 before genesis."""
         return 0 if self.genesis is None else self.genesis.partitions
 
     @property
@@ -67,17 +67,17 @@ class Standing:
 
     @property
     def counted(self) -> bool:
-        """Whether the tally has come to every sealed end."""
+        """Whether the tally has reached every sealed end."""
         return self.sealed_whole and self.behind == 0
 
     @property
     def behind(self) -> int:
-        """Records that the tally has to go to the sealed ends that are known."""
+        """Number of records that the tally is short of the known sealed ends."""
         return sum(max(0, end - self.ends[partition]) for partition, end in self.sealed.items())
 
 
 class Backends:
-    """The clients. Threads may share it. Methods raise LogUnavailable, LedgerUnavailable, or what is in
+    """The clients. Threads may share it. Methods raise LogUnavailable, LedgerUnavailable, or one of
     `psephos.adapters.redis.AWAY`."""
 
     def __init__(self, settings: OperatorSettings) -> None:
@@ -88,17 +88,17 @@ class Backends:
         self._warmed = 0
 
     def role_settings(self, uid: str) -> Settings:
-        """The settings of `psephos.control` for one session."""
+        """Returns the settings of `psephos.control` for one session."""
         return self._settings.role_settings(uid)
 
     def ledger(self, uid: str) -> Ledger:
-        """One session's items."""
+        """Returns one session's ledger."""
         return Ledger(self._dynamodb, self._settings.dynamodb_table, uid)
 
     # --- Looking
 
     def standing(self, uid: str, run: str) -> Standing:
-        """All of it, read anew."""
+        """Reads the whole observed state of a session again."""
         ledger = self.ledger(uid)
         try:
             payload = ledger.get("genesis")
@@ -128,22 +128,22 @@ class Backends:
         )
 
     def owned(self, uid: str) -> int | None:
-        """How many partitions tally workers have; None: Kafka did not say. See `LogAdmin.count_owned`."""
+        """Returns how many partitions tally workers own, None if Kafka did not say. See `LogAdmin.count_owned`."""
         try:
             return LogAdmin(self.role_settings(uid)).count_owned()
         except LogUnavailable:
             return None
 
     def has_topics(self, uid: str) -> bool:
-        """Whether the votes topic is there, which somebody else makes."""
+        """Returns whether the votes topic, which another system creates, is there."""
         return LogAdmin(self.role_settings(uid)).describe_votes() is not None
 
     # --- The table
 
     def warm(self, write_units: int) -> None:
-        """Makes the shared table ready for so many write units a second; it never becomes less.
+        """Makes the shared table ready for this many write units per second; never reduces it.
 
-        Raises botocore's ClientError where the cloud refuses.
+        Raises botocore's ClientError if the cloud refuses.
         """
         with self._table_lock:
             enough = ON_DEMAND_UNITS if self._settings.dynamodb_billing == "on-demand" else 0
@@ -158,7 +158,7 @@ class Backends:
     # --- Redis
 
     def redis_url(self, uid: str, password: str) -> str:
-        """The URL by which a session's pods reach Redis: with their own user, if they have one."""
+        """Returns the URL by which a session's pods reach Redis: with their own user, if they have one."""
         if not self._settings.redis_acl:
             return self._settings.redis_url
         parts = urlsplit(self._settings.redis_url)
@@ -166,7 +166,7 @@ class Backends:
         return urlunsplit(parts._replace(netloc=f"{redis_user(uid)}:{quote(password)}@{place}"))
 
     def _redis_client(self) -> Any:
-        """NB: a cluster is asked for its nodes when the client is made, and may be away then."""
+        """Returns the client. NB: making one asks a cluster for its nodes, and that may be unavailable then."""
         if self._redis is None:
             common: dict[str, Any] = {
                 "socket_timeout": _REDIS_S,
@@ -178,9 +178,9 @@ class Backends:
         return self._redis
 
     def let_in(self, uid: str, password: str) -> None:
-        """Makes the session's Redis user, or sets it right: its own keys and channels, and nothing else.
+        """Creates or corrects the session's Redis user: its own keys and channels, and nothing else.
 
-        NB: a Redis without an ACL file forgets users when it restarts, so this is done again and again.
+        NB: a Redis without an ACL file forgets users when it restarts, so this is repeated.
         """
         if self._settings.redis_acl:
             keys = f"psephos:{{{uid}}}:*"
@@ -190,30 +190,30 @@ class Backends:
     # --- Taking away
 
     def delete_topics(self, uid: str) -> None:
-        """The session's topics; those that are gone do not matter."""
+        """Deletes the session's topics; ignores those that are already gone."""
         LogAdmin(self.role_settings(uid)).delete_topics()
 
     def delete_rows(self, uid: str) -> None:
-        """Every ledger item of the session."""
+        """Deletes every ledger item of the session."""
         try:
             self.ledger(uid).delete_session()
         except LedgerMissing:
             return
 
     def delete_keys(self, uid: str) -> None:
-        """The session's keys in Redis, and its user."""
+        """Deletes the session's keys in Redis, and its user."""
         self._redis_client().delete(frame_name(uid), heartbeat_name(uid))
         if self._settings.redis_acl:
             self._acl("DELUSER", redis_user(uid))
 
     def delete_exports(self, uid: str, name: str, url: str) -> None:
-        """What the session has exported into an object store. Raises ObjectStoreError."""
+        """Deletes what the session has exported into an object store. Raises ObjectStoreError."""
         address = exports_address(url, name, uid)
         if address is not None:
             ObjectStore.of(self.role_settings(uid)).delete_below(address)
 
     def _acl(self, command: str, *words: str) -> None:
-        """Each node of a cluster has users of its own."""
+        """Runs an ACL command, in a cluster on all nodes: each has its own users."""
         client, where = self._redis_client(), {}
         if self._settings.redis_cluster:
             where = {"target_nodes": redis.RedisCluster.ALL_NODES}
@@ -221,11 +221,12 @@ class Backends:
 
 
 ON_DEMAND_UNITS = 4_000
-"""What a new on-demand table takes at once."""
+"""Write units per second that a new on-demand table takes at once."""
 
 
 def table_change(table: Mapping[str, Any], write_units: int, billing: str) -> dict[str, Any]:
-    """What UpdateTable has to be told so that a table takes so many write units a second; empty: nothing. Pure."""
+    """Returns UpdateTable's arguments that make a table take this many write units per second; empty if it does.
+    Pure."""
     if billing == "provisioned":
         now = table.get("ProvisionedThroughput", {})
         if now.get("WriteCapacityUnits", 0) >= write_units:
@@ -238,12 +239,12 @@ def table_change(table: Mapping[str, Any], write_units: int, billing: str) -> di
 
 
 def redis_user(uid: str) -> str:
-    """The session's user in Redis."""
+    """Returns the name of the session's user in Redis."""
     return f"psephos-{uid}"
 
 
 def new_password() -> str:
-    """Of a session's Redis user."""
+    """Generates the password of a session's Redis user."""
     return random.token_urlsafe(PASSWORD_BYTES)
 
 
@@ -255,7 +256,7 @@ def _readable(payload: bytes) -> Block | None:
 
 
 def _end(head: StoredBlock | None, block: Block | None) -> int:
-    """Where a chain ends. For an unreadable head nobody should wait: no tally can follow it."""
+    """Returns where a chain ends. Nothing should wait for an unreadable head: no tally can follow it."""
     if head is None:
         return 0
     return UNREADABLE if block is None else block.end

@@ -1,7 +1,7 @@
-"""A session that is being deleted: what its deletionPolicy asks for, within a time, and then it is let go.
+"""Deletion of a session: does what its deletionPolicy asks for, within a time limit, then removes the finalizer.
 
-Children in the namespace go with the session by their owner references. What has no owner (keys, topics, ledger
-rows, Redis keys) is deleted here, or stays.
+Children in the namespace are deleted with the session by their owner references. What has no owner (keys, topics,
+ledger rows, Redis keys) is deleted here, or stays.
 """
 
 from collections.abc import Callable, Iterator
@@ -28,11 +28,11 @@ log = get_logger()
 
 
 class Unfinished(PsephosError):
-    """Something has to be waited for. One line: what."""
+    """Cleanup has to wait. The message says for what, in one line."""
 
 
 def hold(kube: Kube, cache: Cache, resource: Manifest) -> Manifest:
-    """The session with our finalizer. Raises ApiError Conflict where it has changed meanwhile."""
+    """Adds our finalizer to the session and returns it. Raises ApiError Conflict if it has changed meanwhile."""
     metadata = resource["metadata"]
     finalizers = metadata.get("finalizers", [])
     if FINALIZER in finalizers:
@@ -45,7 +45,7 @@ def hold(kube: Kube, cache: Cache, resource: Manifest) -> Manifest:
 
 
 def release(kube: Kube, resource: Manifest) -> None:
-    """Takes our finalizer away."""
+    """Removes our finalizer."""
     finalizers = resource["metadata"].get("finalizers", [])
     _finalizers(kube, resource, [each for each in finalizers if each != FINALIZER])
 
@@ -60,10 +60,11 @@ def _finalizers(kube: Kube, resource: Manifest, finalizers: list[str]) -> Manife
 def clean_up(
     settings: OperatorSettings, kube: Kube, cache: Cache, backends: Backends, resource: Manifest, done: set[str]
 ) -> float | None:
-    """One look at a session that is being deleted. Answers when to look again (seconds), None: it is let go.
+    """Makes one pass over a session that is being deleted. Returns the seconds until the next pass, None once the
+    finalizer is removed.
 
-    After `cleanup_s` it is let go in any case, with an event that says what was left behind. `done`: what earlier
-    looks have deleted; it is added to.
+    After `cleanup_s` it is removed in any case, with an event that names what was left behind. `done`: what
+    earlier passes have deleted; this one adds to it.
     """
     if FINALIZER not in resource["metadata"].get("finalizers", []):
         return None
@@ -83,8 +84,8 @@ def clean_up(
 
 
 def _delete(kube: Kube, cache: Cache, backends: Backends, resource: Manifest, done: set[str]) -> Iterator[str]:
-    """What could not be deleted, or has not gone yet. Nothing is taken from under pods that still run: they would
-    write it again."""
+    """Deletes all there is; yields what could not be deleted, or is not gone yet. Nothing is deleted while pods
+    still run: they would write it again."""
     metadata = resource["metadata"]
     uid: str = metadata["uid"]
     try:
@@ -101,12 +102,12 @@ def _delete(kube: Kube, cache: Cache, backends: Backends, resource: Manifest, do
         "keys": lambda: _delete_children(kube, cache, uid, ("Secret",)),
     }
     for what, step in steps.items():
-        if what in done:  # to look for ledger rows again reads the whole table
+        if what in done:  # looking for ledger rows again would read the whole table
             continue
         try:
             step()
             done.add(what)
-        except Exception as error:  # whatever it is, the object is let go in the end
+        except Exception as error:  # whatever it is, the finalizer is removed in the end
             log.warning("cleanup", what=what, why=str(error))
             yield f"{what}: {error}"
 

@@ -1,4 +1,4 @@
-"""Does the steps that `life.decide` names, one after the other, by `psephos.control`. Calls block."""
+"""Takes the steps that `life.decide` names, one after the other, by means of `psephos.control`. Calls block."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -19,7 +19,7 @@ log = get_logger()
 
 
 class Conducted(NamedTuple):
-    """Where the session stands after all that could be done now, and what it waits for."""
+    """The observed state after all that could be done now, and the step that the session waits for."""
 
     standing: Standing
     step: Step
@@ -33,11 +33,11 @@ def conduct(
     look: Callable[[], Standing],
     leading: Callable[[], None],
 ) -> Conducted:
-    """Takes all steps that are due. `look` reads the standing anew. PREPARE is left to the caller.
+    """Takes all steps that are due. `look` reads the observed state again. PREPARE is left to the caller.
 
-    `leading` raises NotLeading where another replica may act by now; it is called before each step.
+    `leading` raises NotLeading if another replica may be leading by now; it is called before each step.
 
-    Raises LifecycleError, LogUnavailable, LedgerUnavailable, NotLeading; calling again goes on.
+    Raises LifecycleError, LogUnavailable, LedgerUnavailable, NotLeading; another call continues from there.
     """
     for _ in range(MOST_STEPS):
         step = decide(orders, standing, now_ms())
@@ -54,7 +54,7 @@ def conduct(
 def _take(
     backends: Backends, uid: str, orders: Orders, standing: Standing, step: Step, leading: Callable[[], None]
 ) -> Step | None:
-    """One step. Answers another one if it has to be waited for."""
+    """Takes one step. Returns another one, to wait, if it can't be taken yet."""
     settings = backends.role_settings(uid)
     log.info("step", what=step.do.value, phase=step.phase.value)
     match step.do:
@@ -62,7 +62,7 @@ def _take(
             closing = standing.closing is not None
 
             def obeyed(control: Control) -> Control:
-                leading()  # NB: these orders may be old; to read the control record may have taken long
+                leading()  # NB: these commands may be old; reading the control record may have taken long
                 return obey(control, orders, now_ms(), closing=closing).control
 
             change(settings, obeyed)
@@ -76,7 +76,7 @@ def _take(
         case Do.SEAL:
             assert standing.closing is not None
             late = standing.closing.markers_at - broker_time_ms(settings)
-            if late > 0:  # their clock decides as well: nobody's time to vote is cut short
+            if late > 0:  # the brokers' clock must have passed too, so that voting is never cut short
                 return Step(Do.WAIT, step.phase, now_ms() + max(late, _BROKERS_LATE_MS))
             seal(settings, backends.ledger(uid), standing.closing)
         case Do.BEGIN_RECOUNT:

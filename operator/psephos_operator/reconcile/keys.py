@@ -1,4 +1,4 @@
-"""A session's keys in Kubernetes: made once before genesis, and never again. Calls block.
+"""A session's keys in Kubernetes: created once before genesis, and never again. Calls block.
 
 A key that is lost after genesis is not replaced: another key would give every voter a second vote.
 """
@@ -20,11 +20,11 @@ _SECRET = BY_NAME["Secret"]
 
 
 class KeysLost(PsephosError):
-    """A Secret that must be there is not, or does not hold what it should. One line, never telling a key."""
+    """A required Secret is missing or lacks what it should hold. The message: one line that reveals no key."""
 
 
 def keep_keys(kube: Kube, plan: Plan) -> SessionKeys:
-    """Before genesis: the session's keys, made where they are not there. Raises KeysLost for broken ones."""
+    """Returns the session's keys before genesis; creates missing ones. Raises KeysLost for broken ones."""
     made = new_keys()
     parts = {
         secrets.session_key_name(plan): (secrets.SESSION_KEY,),
@@ -36,7 +36,7 @@ def keep_keys(kube: Kube, plan: Plan) -> SessionKeys:
 
 
 def read_keys(kube: Kube, plan: Plan) -> SessionKeys:
-    """The session's keys. Raises KeysLost."""
+    """Returns the session's keys. Raises KeysLost."""
     (session,) = _values(kube, plan, secrets.session_key_name(plan), secrets.SESSION_KEY)
     signing, seed = _values(kube, plan, secrets.signing_key_name(plan), secrets.SIGNING_KEY, secrets.LOT_SEED)
     if len(session) < SESSION_KEY_BYTES:
@@ -48,7 +48,7 @@ def read_keys(kube: Kube, plan: Plan) -> SessionKeys:
 
 
 def require_keys(kube: Kube, plan: Plan, genesis: Genesis) -> None:
-    """After genesis: raises KeysLost where a key is missing or is another one than genesis fixed."""
+    """After genesis, raises KeysLost if a key is missing or differs from the one that genesis fixed."""
     keys = read_keys(kube, plan)
     try:
         require_match(genesis, key_fingerprint=key_fingerprint(keys.session), public_key=keys.public_key)
@@ -57,7 +57,7 @@ def require_keys(kube: Kube, plan: Plan, genesis: Genesis) -> None:
 
 
 def keep_password(kube: Kube, plan: Plan) -> str:
-    """The password of the session's Redis user, made where it is not there."""
+    """Returns the password of the session's Redis user; creates it if it is missing."""
     name = secrets.redis_user_name(plan)
     found = kube.get(_SECRET, plan.namespace, name)
     if found is None:

@@ -1,7 +1,7 @@
-"""What is to be done next in a session's life, from what people order and what ledger and log say. Pure.
+"""Decides the next step in a session's life, from people's commands and from what ledger and log say. Pure.
 
-The ledger's item `closing` is the truth about the end, not the spec: an operator that was away at `closesAt` finds
-here exactly the step that the protocol waits for (docs/architecture.md, section 4).
+The ledger's item `closing`, not the spec, is the truth about the end: an operator that was down at `closesAt`
+finds here exactly the step that the protocol waits for (docs/architecture.md, section 4).
 """
 
 import re
@@ -23,14 +23,14 @@ FINAL_RUN = "final"
 _RUN = re.compile(r"final(-[1-9][0-9]{0,3})?")
 
 PREPARE_AHEAD_MS = 600_000
-"""So long before `opensAt` a session is prepared: until then its spec may change freely, and nothing runs."""
+"""How long before `opensAt` a session is prepared: until then its spec may change freely, and nothing runs."""
 
-_COUNTING_MS = 1_000  # how often an operator that waits for tally or recount looks again
+_COUNTING_MS = 1_000  # how often an operator polls while it waits for tally or recount
 _RECOUNTING_MS = 2_000
 
 
 class Do(StrEnum):
-    """A step. Each can be done again; after it everything is looked at anew."""
+    """A step. Each can be repeated; after each one everything is observed again."""
 
     WAIT = "wait"
     PREPARE = "prepare"
@@ -45,8 +45,9 @@ class Do(StrEnum):
 
 @dataclass(frozen=True)
 class Step:
-    """What to do, and when to look again at the latest (ms since 1970). `phase`: of the session now; `refused`: an
-    order that can't be obeyed; `closes_at`: with FIX_END, unless the control record's own time has come."""
+    """The action, and when the next pass is due at the latest (ms since 1970). `phase`: of the session now;
+    `refused`: why a command can't be obeyed; `closes_at`: with FIX_END, unless the control record's own time has
+    come."""
 
     do: Do
     phase: Phase
@@ -57,7 +58,7 @@ class Step:
 
 
 def orders_of(session: Session) -> tuple[Orders, str]:
-    """The orders in spec and annotations, and what is wrong with them."""
+    """Returns the commands in spec and annotations, and what is wrong with them."""
     annotations, wrong = session.metadata.annotations, ""
     try:
         voting = Voting(annotations.get(VOTING, ""))
@@ -69,7 +70,7 @@ def orders_of(session: Session) -> tuple[Orders, str]:
 
 
 def orders_of_control(control: Control | None, annotations: Mapping[str, str]) -> Orders:
-    """The orders of a session whose spec can't be read: the times that it was last known to have."""
+    """Returns the commands of a session whose spec can't be read, with its last known times."""
     words = annotations.get(VOTING, "")
     voting = Voting(words) if words in list(Voting) else Voting.GOES_ON
     times = (None, None) if control is None else (control.opens_at, control.closes_at)
@@ -77,25 +78,25 @@ def orders_of_control(control: Control | None, annotations: Mapping[str, str]) -
 
 
 def run_of(annotations: Mapping[str, str]) -> str:
-    """The name of the final recount: another one than `final` after a repair, by annotation."""
+    """Returns the name of the final recount: `final`, or another one that an annotation gives after a repair."""
     wanted = annotations.get(RECOUNT, FINAL_RUN)
     return wanted if _RUN.fullmatch(wanted) else FINAL_RUN
 
 
 def reconcile_paused(annotations: Mapping[str, str]) -> bool:
-    """Whether the operator is told to leave this session alone."""
+    """Returns whether an annotation asks the operator to leave this session alone."""
     return annotations.get(RECONCILE) == PAUSED
 
 
 def recounting(standing: Standing) -> bool:
-    """Whether the Jobs of this run have work to do."""
+    """Returns whether the Jobs of this run have work to do."""
     if standing.control is None or standing.final is not None or standing.disputed is not None:
         return False
     return standing.control.phase in (Phase.RECOUNTING, Phase.DISPUTED)
 
 
 def decide(orders: Orders, standing: Standing, now: int) -> Step:
-    """The next step at `now` (ms since 1970)."""
+    """Returns the next step at `now` (ms since 1970)."""
     control = standing.control
     if standing.genesis is None or control is None:
         return _before(orders, now)
@@ -162,14 +163,14 @@ def _recounting(standing: Standing, now: int) -> Step:
 
 
 def _disputed(standing: Standing, now: int) -> Step:
-    """A recount under a new name, after a repair, may still make it final."""
+    """Next step of a disputed session: a recount under a new name, after a repair, may still make it final."""
     if standing.final is not None:
         return Step(Do.CONCLUDE, Phase.DISPUTED, conclusion=Phase.FINAL)
     return Step(Do.WAIT, Phase.DISPUTED, now + _RECOUNTING_MS if recounting(standing) else None)
 
 
 def transition_at(session: Session, standing: Standing) -> int | None:
-    """When the clock will open or close the session (ms since 1970), None if nothing is due by the clock."""
+    """Returns when the clock opens or closes the session (ms since 1970), None if nothing is due by the clock."""
     control = standing.control
     if control is None:
         return ms_of(session.spec.opens_at)
@@ -179,5 +180,5 @@ def transition_at(session: Session, standing: Standing) -> int | None:
 
 
 def told(at: int | None) -> str:
-    """A time for people, empty where there is none."""
+    """Returns a time as text for people, empty if there is none."""
     return "" if at is None else text_of(at)

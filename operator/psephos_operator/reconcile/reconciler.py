@@ -1,7 +1,7 @@
-"""One look at a session: deletion, pause, observe, validate, conduct, build, apply and prune, status.
+"""One reconcile pass of a session: deletion, pause, observe, validate, conduct, build, apply and prune, status.
 
-Level-based: everything is worked out anew from what is there, so it does not matter what was missed or how often
-this runs. Calls block; one session is never looked at twice at once.
+Level-based: everything is derived again from what is there, so it does not matter what was missed or how often
+this runs. Calls block; no two passes of one session run at once.
 """
 
 import os
@@ -52,18 +52,18 @@ from psephos_operator.reconcile.life import (
 from psephos_operator.reconcile.status import Condition, Report
 from psephos_operator.settings import OperatorSettings
 
-FRESH_S = 5.0  # so long are figures of ledger and log good for a status
-MOVING_FRESH_S = 0.5  # and while tally or recount are waited for
+FRESH_S = 5.0  # how long figures from ledger and log are good enough for a status
+MOVING_FRESH_S = 0.5  # the same while tally or recount are waited for
 RETRY_S = 5.0
-SETTLING_S = 2.0  # how often a session that is not yet ready is looked at, besides what the cluster tells
+SETTLING_S = 2.0  # how often a session that is not yet ready is reconciled, in addition to the cluster's events
 AWAY = (LogUnavailable, LedgerUnavailable, LedgerMissing, SettingsError)
-"""What calls of the backends raise when they are away; the last where Kafka's properties have gone bad."""
+"""Errors of backend calls while a backend is unavailable; the last one: Kafka's properties have become invalid."""
 log = get_logger()
 
 
 @dataclass
 class Memory:
-    """What is remembered of a session from one look to the next. Losing it costs requests and nothing else."""
+    """Facts remembered about a session from one pass to the next. Losing them costs requests and nothing else."""
 
     uid: str
     seen: dict[Key, Seen] = field(default_factory=dict)
@@ -77,7 +77,7 @@ class Memory:
     export_failed: tuple[str | None, str] = (None, "")
 
     def is_fresh(self, run: str) -> bool:
-        """Whether what was read of this run of the recount need not be read again for a look at things."""
+        """Returns whether this pass can do with what was last read, for this run of the recount."""
         moving = self.phase in (Phase.CLOSING, Phase.RECOUNTING, Phase.DISPUTED)
         due = self.transition_at is not None and self.transition_at <= now_ms()
         age_s = time.monotonic() - self.read_at
@@ -86,7 +86,7 @@ class Memory:
 
 @dataclass
 class Look:
-    """What one look has found out so far."""
+    """Findings of one reconcile pass so far."""
 
     resource: Manifest
     standing: Standing = field(default_factory=Standing)
@@ -98,14 +98,14 @@ class Look:
     exported: str = ""
 
     def trouble(self, reason: str, message: object) -> None:
-        """Something that somebody has to do something about."""
+        """Adds a problem that needs human attention."""
         self.troubles.append((reason, str(message)))
 
 
 class Reconciler:
-    """Looks at sessions. `apis`: which optional APIs the cluster has at present.
+    """Reconciles sessions. `apis`: which optional APIs the cluster has at present.
 
-    `leading` raises NotLeading where another replica may act by now; it is asked before anything is changed.
+    `leading` raises NotLeading if another replica may be leading by now; it is called before anything is changed.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class Reconciler:
         self._memories: dict[tuple[str, str], Memory] = {}
 
     def reconcile(self, namespace: str, name: str) -> float | None:
-        """One look. Answers in how many seconds the next one is due, None: never, the session is gone.
+        """Makes one pass. Returns in how many seconds the next one is due, None if the session is gone.
 
         Raises ApiError, Unreachable, NotLeading: the caller tries again, each time after a longer pause.
         """
@@ -149,7 +149,7 @@ class Reconciler:
         return self._next_look(look, memory)
 
     def phases(self) -> Mapping[str, int]:
-        """How many sessions are in each phase."""
+        """Returns how many sessions are in each phase."""
         counts: dict[str, int] = {phase.value: 0 for phase in Phase}
         for memory in list(self._memories.values()):
             if memory.phase:
@@ -157,7 +157,7 @@ class Reconciler:
         return counts
 
     def next_transition_s(self) -> float | None:
-        """Seconds until the next session opens or closes by the clock, below 0 if one is overdue."""
+        """Returns the seconds until the next session opens or closes by the clock, below 0 if one is overdue."""
         due = [memory.transition_at for memory in list(self._memories.values()) if memory.transition_at]
         return (min(due) - now_ms()) / 1000 if due else None
 
@@ -172,7 +172,7 @@ class Reconciler:
     # --- Observe
 
     def _observe(self, look: Look, memory: Memory) -> None:
-        """Ledger and log, before the spec is even read: a broken spec does not stop what is under way."""
+        """Reads ledger and log, before the spec is even parsed: a broken spec does not stop what is under way."""
         if memory.standing is not None and memory.is_fresh(run_of(_annotations(look.resource))):
             look.standing = memory.standing
             return
@@ -191,7 +191,7 @@ class Reconciler:
         return standing
 
     def _tell_phase(self, resource: Manifest, memory: Memory, phase: Phase) -> None:
-        """An event for each phase, also for those that are over before the status is written."""
+        """Records an event for each phase, also for those that are over before the status is written."""
         before = memory.phase or (resource.get("status") or {}).get("phase", "")
         memory.phase = phase.value
         if before != phase.value:
@@ -201,7 +201,7 @@ class Reconciler:
     # --- Validate
 
     def _validated(self, look: Look) -> Session | None:
-        """The session, if it can be used. One whose rules are not those of the genesis can't."""
+        """Returns the session, if it can be used. One whose rules are not those of the genesis can't."""
         try:
             session = parse_session(look.resource)
         except SessionError as error:
@@ -220,9 +220,9 @@ class Reconciler:
     # --- Conduct
 
     def _conduct(self, look: Look, memory: Memory, session: Session | None) -> None:
-        """All steps of the session's life that are due. What can't be done now is tried again.
+        """Takes all steps of the session's life that are due. What can't be done now is tried again.
 
-        A spec that can't be used does not keep a session from closing, only a new one from being prepared.
+        An unusable spec does not keep a session from closing, only a new one from being prepared.
         """
         look.step = Step(Do.WAIT, _phase(look))
         unprepared = look.standing.genesis is None or look.standing.control is None
@@ -259,7 +259,8 @@ class Reconciler:
         return standing, step
 
     def _prepare(self, look: Look, memory: Memory, session: Session) -> bool:
-        """Keys, table, topics, genesis, first control record. False: somebody else's topics are waited for."""
+        """Makes keys, table, topics, genesis, first control record. Returns False while Strimzi's topics are
+        missing."""
         self._leading()
         plan = self._plan(look, session)
         if storage.by_strimzi(plan):
@@ -320,7 +321,7 @@ class Reconciler:
         return converge(self._kube, self._cache, memory.seen, manifests, plan.uid, let_jobs_end=let_jobs_end)
 
     def _check_keys(self, look: Look, memory: Memory, plan: Plan) -> None:
-        """Whenever a Secret has changed, or is not there."""
+        """Checks the keys whenever a Secret has changed or is missing."""
         names = (secrets.session_key_name(plan), secrets.signing_key_name(plan))
         found = [self._cache.get("Secret", plan.namespace, name) for name in names]
         version = tuple("" if each is None else each["metadata"]["resourceVersion"] for each in found)
@@ -352,7 +353,7 @@ class Reconciler:
         )
 
     def _restart_failed_jobs(self, look: Look, plan: Plan) -> None:
-        """A recount that gave up is begun again: its servers may be back."""
+        """Starts a recount that gave up again: its servers may be back."""
         if not plan.recounting:
             return
         for name in (jobs.recount_name(plan), jobs.seal_name(plan)):
@@ -363,9 +364,9 @@ class Reconciler:
                 self._kube.delete(BY_NAME["Job"], plan.namespace, name, job["metadata"]["uid"])
 
     def _follow_export(self, look: Look, memory: Memory, plan: Plan) -> None:
-        """The seal's Job ends well once the result is exported to the place that it was made for.
+        """Follows the seal's Job, which succeeds once the result is exported to the URL that the Job was made for.
 
-        Why it failed stands until it succeeds, or is to go elsewhere: also while it is tried again.
+        The reason of a failure is reported until the export succeeds or its URL changes, also during retries.
         """
         exports = plan.session.spec.exports
         if exports is not None and plan.exports_url is None:
@@ -380,7 +381,7 @@ class Reconciler:
             look.trouble("ExportFailed", why)
 
     def _follow_seal(self, look: Look, memory: Memory, plan: Plan, job: Manifest) -> None:
-        """Takes note of how this Job ended; one that gave up, or was for another place, is to be made anew."""
+        """Records how this Job ended; one that gave up, or was for another URL, is deleted to be created again."""
         there = job["metadata"].get("annotations", {}).get(jobs.EXPORTS_ANNOTATION) == plan.exports_url
         if there and finished(job) and failed(job) is None:
             look.exported = str(exports_address(plan.exports_url, plan.name, plan.uid))
@@ -393,7 +394,7 @@ class Reconciler:
             self._kube.delete(BY_NAME["Job"], plan.namespace, jobs.seal_name(plan), job["metadata"]["uid"])
 
     def _last_words(self, plan: Plan, component: str) -> str:
-        """Why the last of a component's pods ended, in its own words, empty where nobody knows."""
+        """Returns why the last of a component's pods ended, in its own words; empty if unknown."""
         wanted = f"{UID_LABEL}={plan.uid},{COMPONENT_LABEL}={component}"
         pods, _ = self._kube.list(PODS, plan.namespace, wanted, whole=True)
         return last_words(pods)
@@ -432,7 +433,7 @@ class Reconciler:
         return Report(generation, phase, conditions, members, keep=keep)
 
     def _ready(self, look: Look) -> Condition:
-        """True only when everything runs as it was last asked to, and every partition is owned."""
+        """Returns the Ready condition: true only when all runs as last applied and every partition is owned."""
         plan, standing = look.plan, look.standing
         if plan is None:
             reason = look.troubles[0][0] if look.troubles else "NotPrepared"
@@ -457,7 +458,7 @@ class Reconciler:
         return self._cache.get(kind, plan.namespace, plan.child(role))
 
     def _write(self, resource: Manifest, memory: Memory, report: Report) -> None:
-        """The status, if it says anything new; an event for every turn of the session."""
+        """Writes the status if it says anything new, and an event for every turn of the session."""
         before = resource.get("status") or {}
         after = statuses.status(report, before, datetime.now(UTC))
         self._tell_phase(resource, memory, report.phase)
@@ -493,7 +494,7 @@ class Reconciler:
         status = (self._cache.get(SESSION.name, *_key(look.resource)) or {}).get("status") or {}
         ready = [each for each in status.get("conditions", ()) if each["type"] == statuses.READY]
         if ready and ready[0]["reason"] in ("PartitionsNotOwned", "OwnershipUnknown"):
-            memory.read_at = 0.0  # nobody tells when that changes
+            memory.read_at = 0.0  # no event reports when that changes
             wait_s = min(wait_s, SETTLING_S)
         return wait_s
 
@@ -502,7 +503,7 @@ class Reconciler:
 
 
 def cluster_problems(session: Session) -> list[str]:
-    """What a session may lack on one machine, but not in a cluster."""
+    """Returns what a session lacks that is optional on one machine, but required in a cluster."""
     voters, problems = session.spec.voters, []
     if voters.tokens is not None and voters.tokens.secret_ref is None and voters.tokens.jwks_url is None:
         problems.append("spec.voters.tokens: secretRef or jwksUrl is required in a cluster")
@@ -512,7 +513,7 @@ def cluster_problems(session: Session) -> list[str]:
 
 
 def turns(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """(reason, message, type) of the events that a change of conditions is worth."""
+    """Returns (reason, message, type) of the events that a change of conditions calls for."""
     found: list[tuple[str, str, str]] = []
     old = {each["type"]: each for each in before.get("conditions", ())}
     for condition in after["conditions"]:
@@ -526,7 +527,7 @@ def turns(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tuple[str
 
 
 def last_words(pods: Sequence[Manifest]) -> str:
-    """The last line of what the container said that ended last, or why it was ended. Pure."""
+    """Returns the last line from the container that failed last, or why it was ended. Pure."""
     ends = [
         ended
         for pod in pods
@@ -542,13 +543,13 @@ def last_words(pods: Sequence[Manifest]) -> str:
 
 
 def store_key(settings: OperatorSettings) -> dict[str, str]:
-    """The object store's own key, for the pods; none where it has the same as the ledger, or a role."""
+    """Returns the object store's own key, for the pods; empty if it uses the ledger's, or a role."""
     key_id, secret = settings.s3_access_key_id, settings.s3_secret_access_key
     return {} if key_id is None or secret is None else {secrets.S3_KEY_ID: key_id, secrets.S3_SECRET: secret}
 
 
 def aws_variables() -> dict[str, str]:
-    """Static credentials of the operator's own environment, for the pods; none where it has a role."""
+    """Returns static credentials from the operator's own environment, for the pods; empty if it has a role."""
     names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
     return {name: os.environ[name] for name in names if os.environ.get(name)}
 
@@ -562,7 +563,7 @@ def _key(resource: Manifest) -> tuple[str, str]:
 
 
 def _phase(look: Look) -> Phase:
-    """As the control record says; before there is one, as the last status did."""
+    """Returns the phase in the control record or, before there is one, in the last status."""
     if look.standing.control is not None:
         return look.standing.control.phase
     known = (look.resource.get("status") or {}).get("phase")
@@ -583,7 +584,7 @@ def _transition(resource: Manifest, standing: Standing) -> int | None:
 
 
 def _paused(resource: Manifest) -> Report:
-    """The status of a session that the operator was told to leave alone: what it was, and that it is paused."""
+    """Returns the status of a session that the operator has to leave alone: as it was, and that it is paused."""
     status = resource.get("status") or {}
     known = {
         each["type"]: Condition(

@@ -1,6 +1,6 @@
 """The status of a session, from what was observed. Pure.
 
-No figure by option stands here before the result is final, but the leader's name where results are live.
+It holds no totals per option before the result is final, only the leader's name if results are live.
 """
 
 from collections.abc import Mapping
@@ -41,7 +41,7 @@ class Condition:
 
 @dataclass(frozen=True)
 class Report:
-    """All that a status says. Conditions by type; `keep`: members of the status before that stay as they are."""
+    """The content of a status. Conditions by type; `keep`: other members of the previous status are kept."""
 
     generation: int
     phase: Phase
@@ -51,7 +51,7 @@ class Report:
 
 
 def status(report: Report, before: Mapping[str, Any], now: datetime) -> dict[str, Any]:
-    """The status that replaces `before`. A condition's time is when it last changed between True and False."""
+    """Returns the status that replaces `before`. A condition's time is when its state last changed."""
     known = {condition["type"]: condition for condition in before.get("conditions", ())}
     kept = {name: value for name, value in before.items() if report.keep}
     return {
@@ -84,7 +84,7 @@ def _condition(
 
 
 def figures(session: Session, standing: Standing) -> dict[str, Any]:
-    """What ledger and log say, for people: turnout, leader, partitions, result."""
+    """Returns what ledger and log say, for people: turnout, leader, partitions, result."""
     genesis, control = standing.genesis, standing.control
     if genesis is None or control is None:
         return {}
@@ -115,7 +115,7 @@ def _partitions(standing: Standing) -> dict[str, int]:
 
 
 def _leader(session: Session, standing: Standing, phase: Phase) -> str:
-    """Who is ahead; `sealed` where nobody may know, `tie` where nobody is, empty before the first vote."""
+    """Returns the leading option; `sealed` if nobody may know it, `tie` if there is none, empty without votes."""
     if phase is Phase.FINAL and standing.final is not None:
         return ", ".join(standing.final["outcome"]["winners"])
     if embargoed(session, phase) or phase in (Phase.DISPUTED, Phase.VOID):
@@ -138,5 +138,5 @@ def _outcome(document: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _amount(total: int | float | Decimal) -> int | str:
-    """Whole votes as numbers, weighted ones as exact texts."""
+    """Returns whole votes as a number, weighted ones as exact text."""
     return total if isinstance(total, int) else str(total)
