@@ -1,8 +1,8 @@
-"""Certificates of the webhook: made here, renewed in time, trusted before they are used. Pure but for randomness.
+"""The webhook's certificates: made here, renewed in time, trusted before they are used. Pure but for randomness.
 
-Each certificate has an authority of its own whose key is thrown away at once, so there is no key that could sign
-another one. Authorities that have not expired are kept beside the new one: while replicas change over one after
-the other, the API server trusts both.
+Each certificate has its own authority, whose key is thrown away at once, so no key exists that could sign another
+one. Authorities that have not expired are kept next to the new one: while replicas change over one after the
+other, the API server trusts both.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ KEPT_AUTHORITIES = 3
 
 @dataclass(frozen=True)
 class Bundle:
-    """`certificate` and `key` as the server shows them, `authorities` as clients trust them; all PEM."""
+    """`certificate` and `key` as the server uses them, `authorities` as clients trust them; all PEM."""
 
     certificate: bytes
     key: bytes
@@ -33,12 +33,12 @@ class Bundle:
 
     @property
     def expires(self) -> datetime:
-        """Raises ValueError where the certificate can't be read."""
+        """When the certificate expires. Raises ValueError if it can't be read."""
         return x509.load_pem_x509_certificate(self.certificate).not_valid_after_utc
 
     @property
     def hosts(self) -> frozenset[str]:
-        """DNS names and addresses that it is valid for. Raises ValueError where it can't be read."""
+        """DNS names and addresses for which it is valid. Raises ValueError if it can't be read."""
         certificate = x509.load_pem_x509_certificate(self.certificate)
         try:
             names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
@@ -49,7 +49,7 @@ class Bundle:
 
 
 def is_due(bundle: Bundle | None, hosts: Iterable[str], now: datetime) -> bool:
-    """Whether a new one is needed: there is none that can be read, it expires soon, or it lacks a host."""
+    """Returns whether a new one is needed: it is missing or can't be read, expires soon, or lacks a host."""
     try:
         return bundle is None or now > bundle.expires - RENEWED_BEFORE or not bundle.hosts >= set(hosts)
     except ValueError:
@@ -57,7 +57,8 @@ def is_due(bundle: Bundle | None, hosts: Iterable[str], now: datetime) -> bool:
 
 
 def renewed(before: Bundle | None, hosts: Sequence[str], now: datetime) -> Bundle:
-    """A new certificate for these DNS names and addresses, beside whose authority those before stay trusted."""
+    """Returns a new certificate for these DNS names and addresses; previous authorities stay trusted next to its
+    own."""
     authority_key = ec.generate_private_key(ec.SECP256R1())
     server_key = ec.generate_private_key(ec.SECP256R1())
     authority_name = _name(f"psephos webhook {now:%Y-%m-%d %H:%M:%S}")

@@ -1,8 +1,8 @@
-"""What may not change in a session, and from when on, as CEL rules that the API server itself checks. Pure.
+"""CEL rules, checked by the API server itself, for what may not change in a session and from when on. Pure.
 
-A session is prepared ten minutes before it opens (at once without `opensAt`). Genesis fixes the rules of counting
-then, and `status.epoch` says so. The reconcile compares with the genesis as well: a rule that is not enforced (a
-status that was lost) still changes no count.
+A session is prepared ten minutes before it opens (at once without `opensAt`). Genesis then fixes the rules of
+counting, and `status.epoch` shows it. The reconcile pass compares with the genesis as well: a rule that is not
+enforced (because the status was lost) still changes no count.
 """
 
 from typing import Any
@@ -29,11 +29,11 @@ _FIXED = (
     "capacity.partitions",
     "closeGrace",
 )
-"""Paths below spec that are fixed once the session has been prepared; the options' ids in their order besides."""
+"""Paths below spec that are fixed once the session is prepared, in addition to the options' ids in their order."""
 
 
 def rules() -> list[dict[str, Any]]:
-    """`x-kubernetes-validations` of the whole object: transition rules, which no creation meets."""
+    """Returns `x-kubernetes-validations` of the whole object: transition rules, which do not apply to creation."""
     return [
         *(
             _rule(path, f"{_PREPARED} || {_same(path)}", "is fixed since the session was prepared")
@@ -66,13 +66,13 @@ def _before(phases: str) -> str:
 
 
 def _same(path: str) -> str:
-    """Both have the field and it is equal, or neither has it."""
+    """Returns the condition that both have the field and it is equal, or that neither has it."""
     new, old = _guarded("self", path), _guarded("oldSelf", path)
     return f"({new} == {old} && (!{new} || self.spec.{path} == oldSelf.spec.{path}))"
 
 
 def _guarded(root: str, path: str) -> str:
-    """Whether the field and everything around it is there."""
+    """Returns the condition that the field and all its parents are there."""
     parts = path.split(".")
     tests = [f"has({root}.spec.{'.'.join(parts[: count + 1])})" for count in range(len(parts))]
     return f"({' && '.join(tests)})"

@@ -1,8 +1,8 @@
-"""The validating webhook's judgement: what the parser refuses is refused at `kubectl apply`, field and reason.
+"""The validating webhook's decision: what the parser refuses is refused at `kubectl apply`, with field and reason.
 
-The schema and its CEL rules see single fields; this sees all of a session, by the same `parse_session` that every
-role and the reconcile use. So the webhook may be down or absent: what gets past it is refused a moment later, in
-the session's status. Pure.
+The schema and its CEL rules see single fields; this sees the whole session, by the same `parse_session` that every
+role and the reconcile pass use. So the webhook may be down or absent: what gets past it is refused a moment later,
+in the session's status. Pure.
 """
 
 from __future__ import annotations
@@ -15,19 +15,15 @@ from psephos.domain.session import API_VERSION, KIND, Problem, Session, SessionE
 from psephos.platform.errors import PsephosError
 
 REVIEW_VERSION = "admission.k8s.io/v1"
-REFUSED, NOT_OURS = 422, 400  # as the API server's own validation answers; a request that should not come here
+REFUSED, NOT_OURS = 422, 400  # as the API server's own validation; a request that does not belong here
 
 
 class NotAReview(PsephosError, ValueError):
-    """What came is no AdmissionReview of this version; the message is for a person."""
+    """The document is not an AdmissionReview of this version; the message is for a person."""
 
 
 def answer(document: object, now: datetime) -> dict[str, Any]:
-    """The AdmissionReview that answers an AdmissionReview.
-
-    Raises:
-        NotAReview: it is none.
-    """
+    """Returns the AdmissionReview that answers an AdmissionReview. Raises NotAReview if `document` is not one."""
     if not isinstance(document, Mapping) or document.get("apiVersion") != REVIEW_VERSION:
         raise NotAReview(f"this door takes an AdmissionReview of {REVIEW_VERSION}")
     request = document.get("request")
@@ -41,7 +37,7 @@ def answer(document: object, now: datetime) -> dict[str, Any]:
 
 
 def judge(request: Mapping[str, Any], now: datetime) -> dict[str, Any]:
-    """`allowed`, with `status` where it is not and `warnings` where people should think twice."""
+    """Returns `allowed`, with `status` if it is not and `warnings` if people should think twice."""
     kind = request.get("kind") or {}
     if (f"{kind.get('group')}/{kind.get('version')}", kind.get("kind")) != (API_VERSION, KIND):
         return _refusal(NOT_OURS, "BadRequest", f"this webhook judges {KIND} of {API_VERSION} only", ())
@@ -57,8 +53,8 @@ def judge(request: Mapping[str, Any], now: datetime) -> dict[str, Any]:
 
 
 def _settled(new: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
-    """An object on its way out, or with an unchanged spec: its finalizers and annotations must stay changeable,
-    also if an older version let something through."""
+    """Returns whether the object is being deleted or its spec is unchanged: its finalizers and annotations must
+    stay changeable, even if an older version let something through."""
     deleted = (new.get("metadata") or {}).get("deletionTimestamp") is not None
     return deleted or (bool(old) and new.get("spec") == old.get("spec"))
 

@@ -1,8 +1,8 @@
-"""The validating webhook as a server: threads of its own, and certificates that change while it runs.
+"""The validating webhook as a server: its own threads, and certificates that change while it runs.
 
-Every replica of the operator serves it, leader or not. The certificate is in a Secret that all of them read. Where
-it is self-signed, whoever finds it due writes a new one; the API server is told of its authority *before* anyone
-shows it, and of the one before for as long as that is valid, so no apply in between fails.
+Every replica of the operator serves it, leader or not. The certificate is in a Secret that all of them read. If it
+is self-signed, the replica that finds it due writes a new one; the API server gets its authority *before* any
+replica uses it, and keeps the previous one for as long as that is valid, so no apply in between fails.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from psephos_operator.admission.review import NotAReview, answer
 from psephos_operator.settings import OperatorSettings
 
 PATH = "/validate"
-CHECK_S = 30.0  # between two looks at the Secret
-REQUEST_LIMIT = 8 * 1024 * 1024  # an AdmissionReview holds a session twice; etcd takes 1.5 MiB of each
-CONNECTION_S = 60.0  # a silent connection is given up
+CHECK_S = 30.0  # between two polls of the Secret
+REQUEST_LIMIT = 8 * 1024 * 1024  # an AdmissionReview holds a session twice; etcd takes up to 1.5 MiB of each
+CONNECTION_S = 60.0  # a silent connection is then given up
 NOT_FOUND, CONFLICT = 404, 409
 
 log = get_logger()
@@ -49,7 +49,7 @@ class CertificateStore:
         self._admission = client.AdmissionregistrationV1Api(api)
 
     def read(self) -> tuple[Bundle | None, str]:
-        """The stored bundle or None, and the Secret's resource version, empty where there is no Secret."""
+        """Returns the stored bundle or None, and the Secret's resource version, empty if there is no Secret."""
         try:
             secret = self._core.read_namespaced_secret(
                 self._secret, self._namespace, _request_timeout=self._timeout
@@ -66,7 +66,7 @@ class CertificateStore:
         return Bundle(data["tls.crt"], data["tls.key"], data.get("ca.crt", b"")), version
 
     def write(self, bundle: Bundle, version: str) -> bool:
-        """Store it, if the Secret is still as it was at `version`; whether it was."""
+        """Stores the bundle if the Secret is still as it was at `version`; returns whether it was."""
         parts = {"tls.crt": bundle.certificate, "tls.key": bundle.key, "ca.crt": bundle.authorities}
         secret = client.V1Secret(
             metadata=client.V1ObjectMeta(
@@ -91,7 +91,7 @@ class CertificateStore:
         return True
 
     def trust(self, authorities: bytes) -> None:
-        """Make the API server trust these, and these only; nothing happens where it does, or where no webhook is
+        """Makes the API server trust these, and only these; does nothing if it does, or if no webhook is
         registered."""
         wanted = base64.b64encode(authorities).decode()
         try:
@@ -127,7 +127,7 @@ class Webhook:
         check_s: float = CHECK_S,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        """Raises OSError if the port is taken. Port 0 takes a free one, see `port`."""
+        """Raises OSError if the port is in use. Port 0 picks a free one, see `port`."""
         self._settings, self._store, self._check_s, self._now = settings, store, check_s, now
         self._shown: Bundle | None = None
         self._found: Bundle | None = None
@@ -152,11 +152,11 @@ class Webhook:
 
     @property
     def ready(self) -> bool:
-        """Whether it can answer: it has a certificate."""
+        """Whether it can answer, that is, has a certificate."""
         return self._shown is not None
 
     def close(self) -> None:
-        """Stop listening, and hang up on whoever keeps a connection for later."""
+        """Stops listening, and closes connections that clients keep for later."""
         self._over.set()
         self._server.shutdown()
         self._server.server_close()
@@ -165,11 +165,10 @@ class Webhook:
             thread.join()
 
     def refresh(self) -> None:
-        """One look at the certificate: renew it where it is due and ours, trust it, show it.
+        """Checks the certificate once: renews it if it is due and ours, makes it trusted, uses it.
 
-        Raises:
-            ApiException, urllib3's errors: the API server refuses or is away.
-            OSError, ValueError: what is stored is no certificate with its key.
+        Raises ApiException or urllib3's errors if the API server refuses or is unavailable; OSError or ValueError
+        if what is stored is not a certificate with its key.
         """
         stored, version = self._store.read()
         if self._settings.webhook == "self-signed":
@@ -177,15 +176,15 @@ class Webhook:
             if is_due(stored, hosts, self._now()):
                 stored = renewed(stored or self._shown, hosts, self._now())
                 if not self._store.write(stored, version):
-                    return  # another replica was faster: its certificate is found the next time
+                    return  # another replica was faster: the next poll finds its certificate
                 log.info("certificate-renewed", expires=stored.expires.isoformat())
-            assert stored is not None  # none is always due
+            assert stored is not None  # a missing one is always due
             self._store.trust(stored.authorities)
         if stored is None or stored == self._shown:
             return
         if self._shown is not None and stored != self._found:
             self._found = (
-                stored  # API servers hear of its authority in their own time: it is shown at the next look
+                stored  # API servers take their time to learn its authority: it is used from the next poll
             )
             return
         self._server.context = _showing(stored)
@@ -195,22 +194,22 @@ class Webhook:
         while not self._over.is_set():
             try:
                 self.refresh()
-            except Exception as error:  # whatever it is, the next look may go well, and this thread must live
+            except Exception as error:  # whatever it is, the next poll may succeed, and this thread must live
                 log.warning("certificate-not-refreshed", error=" ".join(str(error).split())[:300])
             self._over.wait(self._check_s if self.ready else min(self._check_s, 1.0))
 
 
 def _context() -> ssl.SSLContext:
-    """Without a certificate: it refuses every handshake."""
+    """Returns a context without a certificate: it refuses every handshake."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context
 
 
 def _showing(bundle: Bundle) -> ssl.SSLContext:
-    """A new context with this certificate, which OpenSSL reads from a file that is gone at once.
+    """Returns a new context with this certificate, which OpenSSL reads from a file that is deleted at once.
 
-    NB: never changes one that is in use: a handshake in another thread then fails, or crashes the process.
+    NB: never changes a context in use: a handshake in another thread would then fail, or crash the process.
     """
     context = _context()
     with tempfile.TemporaryDirectory() as folder:
@@ -230,13 +229,13 @@ class _Server(ThreadingHTTPServer):
         super().__init__(address, _Handler)
 
     def hang_up(self) -> None:
-        """The API server keeps its connections for a minute and more."""
+        """Shuts down open connections: the API server keeps its own for a minute and more."""
         for connection in list(self._open):
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
 
     def finish_request(self, request: Any, client_address: Any) -> None:
-        """In the connection's own thread, so that a client that never shakes hands holds up nobody."""
+        """Runs in the connection's own thread, so that a client that never shakes hands holds up no other."""
         request.settimeout(CONNECTION_S)
         with suppress(OSError), self.context.wrap_socket(request, server_side=True) as secured:
             self._open.add(secured)
