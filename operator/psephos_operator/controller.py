@@ -1,6 +1,6 @@
-"""The acting operator: events wake sessions, workers look at them, one session at a time, as many as there are.
+"""The leader's loop: events wake sessions, each worker reconciles one session at a time.
 
-Nothing in here ends by an error: what fails is logged, counted, and tried again, later and later.
+No error ends this loop: what fails is logged, counted, and retried with increasing delay.
 """
 
 import random
@@ -26,7 +26,7 @@ from psephos_operator.settings import OperatorSettings
 SELECTOR = f"app.kubernetes.io/managed-by={MANAGER}"
 SYNC_S = 2.0
 BACKOFF_S = (1.0, 60.0)
-HANGING_S = 900.0  # no look takes so long: sealing waits a minute for brokers, and each request has a time-out
+HANGING_S = 900.0  # no pass takes this long: sealing waits a minute for brokers, and each request has a timeout
 log = get_logger()
 
 Key = tuple[str, str]
@@ -39,7 +39,7 @@ class Loop:
     def __init__(
         self, settings: OperatorSettings, kube: Kube, backends: Backends, leading: Callable[[], None]
     ) -> None:
-        """`leading` raises NotLeading where another replica may act by now."""
+        """`leading` raises NotLeading if another replica may be leading by now."""
         self._settings, self._kube = settings, kube
         self._cache = Cache()
         self._queue: WorkQueue[Key] = WorkQueue()
@@ -57,11 +57,11 @@ class Loop:
         self._starter = threading.Thread(target=self._discover, name="discovery", daemon=True)
 
     def start(self) -> None:
-        """Returns at once; workers begin when all that is there has been seen."""
+        """Returns at once; workers start once everything that exists has been listed."""
         self._starter.start()
 
     def stop(self, timeout_s: float = 15.0) -> None:
-        """Ends what is under way as far as that is possible in time."""
+        """Stops work in progress, as far as that is possible within the timeout."""
         self._stop.set()
         for watcher in self._watchers.values():
             watcher.stop()
@@ -74,7 +74,7 @@ class Loop:
 
     @property
     def troubles(self) -> list[str]:
-        """What keeps this loop from going round; empty if it does."""
+        """What keeps this loop from running; empty if it runs."""
         return list(self._find_troubles())
 
     def show(self) -> None:
@@ -86,7 +86,7 @@ class Loop:
         metrics.NEXT_TRANSITION.set(float("nan") if due is None else due)
 
     def forget_gauges(self) -> None:
-        """Who does not act knows nothing of sessions."""
+        """Clears the gauges: a standby reports no sessions."""
         metrics.SESSIONS.clear()
         metrics.QUEUE.set(0)
         metrics.NEXT_TRANSITION.set(float("nan"))
@@ -105,7 +105,7 @@ class Loop:
     # --- Discovery
 
     def _discover(self) -> None:
-        """Which optional APIs there are, now and then: what is installed later is used from then on."""
+        """Finds out from time to time which optional APIs there are: one installed later is used from then on."""
         begun = False
         while not self._stop.is_set():
             try:
@@ -145,7 +145,7 @@ class Loop:
                 watcher.start()
 
     def _await_sync(self) -> None:
-        """NB: to work before all is known would apply everything anew, and prune nothing."""
+        """Waits for all first lists. NB: working before that would apply everything again, and prune nothing."""
         for (kind, _), watcher in self._watchers.items():
             while not watcher.wait_synced(SYNC_S):
                 if self._stop.is_set():
@@ -177,7 +177,7 @@ class Loop:
                 self._queue.add(key, after_s)
 
     def _look(self, key: Key) -> float | None:
-        """One look; answers when the next one is due."""
+        """Makes one reconcile pass; returns in how many seconds the next one is due."""
         begun, outcome = time.monotonic(), "error"
         try:
             after_s = self._reconciler.reconcile(*key)
@@ -207,7 +207,7 @@ class Loop:
 
 
 def watched(settings: OperatorSettings, apis: frozenset[Api]) -> list[tuple[Kind, str | None]]:
-    """Which kinds of children to watch in which namespaces (None: all of them). Pure."""
+    """Returns which kinds of children to watch in which namespaces (None: all of them). Pure."""
     namespaces: tuple[str | None, ...] = settings.namespaces or (None,)
     found: list[tuple[Kind, str | None]] = []
     for kind in CHILDREN:

@@ -1,7 +1,7 @@
 """The CustomResourceDefinition of `VotingSession`, built from the one model, so that they can't differ.
 
 `make manifests` writes the committed file, and what is derived from it.
-What a schema can't say (fields that depend on each other) stays with `psephos.domain.session.validate`.
+What a schema can't express (fields that depend on each other) stays with `psephos.domain.session.validate`.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ HEADER = (
 )
 
 _FOREIGN = frozenset({"title", "additionalProperties", "anyOf", "$ref"})
-"""JSON Schema that a structural schema doesn't need or may not have; see `structural`."""
+"""JSON Schema keywords that a structural schema doesn't need or may not have; see `structural`."""
 
 
 def crd() -> dict[str, Any]:
-    """The manifest as plain YAML types."""
+    """Returns the manifest as plain YAML types."""
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
@@ -57,7 +57,7 @@ def _version() -> dict[str, Any]:
         "additionalPrinterColumns": [
             _column("Phase", "string", ".status.phase"),
             _column("Accepted", "integer", ".status.accepted"),
-            # As text: kubectl shows the type `date` as an age, and this one lies ahead.
+            # As text: kubectl shows the type `date` as an age, and this one is in the future.
             _column("Closes", "string", ".status.closesAt"),
             _column("Leader", "string", ".status.leader"),
             _column("Ready", "string", '.status.conditions[?(@.type=="Ready")].status'),
@@ -92,7 +92,8 @@ def _object() -> dict[str, Any]:
 
 
 def status_schema() -> dict[str, Any]:
-    """What `psephos_operator.reconcile.status` writes. No figure by option before the result is final."""
+    """Returns the schema of what `psephos_operator.reconcile.status` writes. No totals per option before the
+    result is final."""
     whole, text = {"type": "integer", "minimum": 0}, {"type": "string"}
     return _described(
         "What the operator observes.",
@@ -177,9 +178,9 @@ def _conditions() -> dict[str, Any]:
 
 
 def structural(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
-    """A JSON schema as Kubernetes takes it: references written out, `X or null` as X, no titles.
+    """Returns a JSON schema as Kubernetes takes it: references written out, `X or null` as X, no titles.
 
-    The API server prunes unknown fields by itself and drops nulls, so neither needs a word here.
+    The API server itself prunes unknown fields and drops nulls, so neither needs anything here.
     """
     merged = {**_meant(schema, definitions), **{k: v for k, v in schema.items() if k not in _FOREIGN}}
     result = {
@@ -188,7 +189,7 @@ def structural(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str,
         if key not in _FOREIGN | {"$defs"} and not (key == "default" and value is None)
     }
     if "properties" in result and "default" in result:
-        result["default"] = {}  # an object that is there at all gets its members' own defaults
+        result["default"] = {}  # an object that is there gets its members' own defaults
     if "description" in result:
         result["description"] = " ".join(result["description"].split())
     if "properties" in result:
@@ -201,7 +202,7 @@ def structural(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str,
 
 
 def _meant(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
-    """What a reference or an optional stands for; members beside it win over its own."""
+    """Returns the schema that a reference or an optional stands for; members next to it override its own."""
     if "$ref" in schema:
         return structural(definitions[schema["$ref"].rpartition("/")[2]], definitions)
     alternatives = [option for option in schema.get("anyOf", ()) if option.get("type") != "null"]
@@ -211,7 +212,7 @@ def _meant(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any
 
 
 def text() -> str:
-    """The committed file, byte for byte."""
+    """Returns the committed file, byte for byte."""
     return HEADER + yaml.safe_dump(crd(), sort_keys=False, width=110, allow_unicode=True)
 
 

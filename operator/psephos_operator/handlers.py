@@ -1,8 +1,8 @@
-"""Kopf's part: lists and watches sessions, keeps the cache of them current, and wakes whoever looks after them.
+"""Kopf's part: lists and watches sessions, keeps their cache current, and wakes the loop that reconciles them.
 
-There is one handler, of bare events, and it returns at once: looks take long and block, so workers take them (see
-`loop.py`). NB: with a daemon, a timer or a handler of any other kind, Kopf would put a finalizer and annotations
-of its own on every session.
+There is one handler, of bare events, and it returns at once: reconcile passes take long and block, so workers make
+them (see `controller.py`). NB: with a daemon, a timer or a handler of any other kind, Kopf would put its own
+finalizer and annotations on every session.
 """
 
 import asyncio
@@ -24,20 +24,20 @@ from psephos_operator.kube.kinds import SESSION
 from psephos_operator.settings import OperatorSettings
 
 BEAT_S = 0.5
-SILENT_S = 60.0  # an event loop that has not gone round for so long hangs
-BACKOFFS_S = (0.5, 1, 2, 5)  # of a request that failed; then Kopf ends, and is begun anew
-_MEANT = "OS signals are ignored"  # they are the main thread's
-_PAUSE_S = (0.5, 10.0)  # first and longest between two beginnings
+SILENT_S = 60.0  # an event loop that has not gone round for this long hangs
+BACKOFFS_S = (0.5, 1, 2, 5)  # of a request that failed; then Kopf ends, and is started again
+_MEANT = "OS signals are ignored"  # the main thread handles them
+_PAUSE_S = (0.5, 10.0)  # first and longest between two starts
 log = get_logger()
 
 Changed = Callable[[Manifest], None]
 
 
 class Sessions:
-    """A Kopf operator in a thread and an event loop of its own, from `start` to `stop`."""
+    """A Kopf operator in its own thread and event loop, from `start` to `stop`."""
 
     def __init__(self, settings: OperatorSettings, kube: Kube, cache: Cache, changed: Changed) -> None:
-        """`changed` is told of each difference, in the event loop: it must not block."""
+        """`changed` is called for each difference, in the event loop: it must not block."""
         self._settings, self._kube, self._cache, self._changed = settings, kube, cache, changed
         self._stop = threading.Event()
         self._beat_at = time.monotonic()
@@ -50,14 +50,14 @@ class Sessions:
         self._thread.start()
 
     def stop(self, timeout_s: float) -> None:
-        """After this no event is taken in any more. Waits for the thread to end, but no longer than this."""
+        """Processes no further event from now on. Waits at most `timeout_s` for the thread to end."""
         self._stop.set()
         if self._thread.ident is not None:
             self._thread.join(timeout_s)
 
     @property
     def troubles(self) -> Iterator[str]:
-        """What keeps events from coming in; nothing before the start."""
+        """Yields what keeps events from coming in; nothing before the start."""
         if self._thread.ident is None:
             return
         if not self._thread.is_alive():
@@ -66,7 +66,7 @@ class Sessions:
             yield "kopf's event loop hangs"
 
     def _run(self) -> None:
-        """NB: a wrong answer (a 404 or a 500 to a watch) ends Kopf. It is begun anew, with a list."""
+        """Runs Kopf. NB: a bad response (a 404 or a 500 to a watch) ends it. It is started again, with a list."""
         backoff = Backoff(*_PAUSE_S, steady_s=SILENT_S)
         while not self._stop.is_set():
             begun, why = time.monotonic(), "no reason given"
@@ -84,12 +84,13 @@ class Sessions:
             self._stop.wait(spread(pause_s))
 
     def _require_kind(self) -> None:
-        """Kopf would wait for ever for a kind that is not there when it begins. Raises ApiError, Unreachable."""
+        """Lists sessions, since Kopf would wait forever for a kind that is missing when it starts. Raises
+        ApiError, Unreachable."""
         for namespace in self._settings.namespaces or (None,):
             self._kube.list(SESSION, namespace, whole=False)
 
     async def _operate(self) -> None:
-        ending = asyncio.Event()  # NB: of this run; a thread that waits for a common one would outlive the run
+        ending = asyncio.Event()  # NB: one per run; a thread that waits for a shared one would outlive the run
         beating = asyncio.create_task(self._beat(ending))
         try:
             await kopf.operator(
@@ -98,7 +99,7 @@ class Sessions:
                 clusterwide=not self._settings.namespaces,
                 namespaces=self._settings.namespaces,
                 standalone=True,  # the Lease elects
-                # Else Kopf asks for the user's name, and a pod's user has none.
+                # Otherwise Kopf asks for the user's name, and a pod's user has none.
                 identity=self._settings.identity,  # type: ignore[arg-type]  # a NewType of Kopf's own
                 stop_flag=ending,
             )
@@ -127,7 +128,7 @@ class Sessions:
         return registry
 
     def _take_in(self, what: str | None, found: Manifest) -> None:
-        """`what`: None for what was listed."""
+        """Takes one event. `what`: its type, None for a listed object."""
         if self._stop.is_set():
             return
         gone = what == "DELETED"
@@ -137,7 +138,7 @@ class Sessions:
 
 
 def kopf_settings(settings: OperatorSettings) -> kopf.OperatorSettings:
-    """Watches that can't freeze, and nothing that needs rights of its own. Pure."""
+    """Returns settings with watches that can't freeze, and nothing that needs additional rights. Pure."""
     found = kopf.OperatorSettings()
     found.watching.server_timeout = WATCH_S
     found.watching.client_timeout = WATCH_S + WATCH_SLACK_S
@@ -146,13 +147,13 @@ def kopf_settings(settings: OperatorSettings) -> kopf.OperatorSettings:
     found.networking.request_timeout = settings.request_s
     found.networking.connect_timeout = CONNECT_S
     found.networking.error_backoffs = BACKOFFS_S
-    found.scanning.disabled = True  # or it watches definitions and namespaces of the whole cluster
-    found.posting.enabled = False  # events are the reconciler's
+    found.scanning.disabled = True  # otherwise it watches definitions and namespaces of the whole cluster
+    found.posting.enabled = False  # the reconciler writes events
     return found
 
 
 def connection(kube: Kube) -> kopf.ConnectionInfo:
-    """The way of `kube` to the API server. Kopf asks again when it is refused: tokens are renewed."""
+    """Returns how `kube` connects to the API server. Kopf asks again when it is refused: tokens are renewed."""
     configuration = kube.configuration
     scheme, _, token = kube.authorization().get("authorization", "").partition(" ")
     return kopf.ConnectionInfo(
@@ -168,7 +169,7 @@ def connection(kube: Kube) -> kopf.ConnectionInfo:
 
 
 class _Log(logging.Handler):
-    """Kopf's warnings and errors as lines like all others."""
+    """A handler that logs Kopf's warnings and errors like all others."""
 
     def emit(self, record: logging.LogRecord) -> None:
         if not (says := record.getMessage()).startswith(_MEANT):

@@ -1,4 +1,4 @@
-"""`psephos operator`: waits for the lease, then looks after every session until it is asked to stop."""
+"""`psephos operator`: waits for the lease, then reconciles every session until it is asked to stop."""
 
 import time
 from collections.abc import Callable
@@ -45,7 +45,7 @@ def run(settings: OperatorSettings) -> None:
 
 
 def _webhook(settings: OperatorSettings, kube: Kube) -> AbstractContextManager[object]:
-    """Every replica answers it, leader or not."""
+    """Starts the webhook, which every replica serves, leader or not."""
     if settings.webhook == "off":
         return nullcontext()
     try:
@@ -60,7 +60,7 @@ def _stand_by(leadership: Leadership, health: Health, stop: StopRequest) -> None
 
 
 def _lead(leadership: Leadership, loop: Loop, health: Health, stop: StopRequest) -> None:
-    """Until the lease is lost. NB: a loop that hangs stops the heartbeat, and the kubelet then starts us anew."""
+    """Leads until the lease is lost. NB: a loop that hangs stops the heartbeat; the kubelet then restarts us."""
     metrics.LEADER.set(1)
     loop.start()
 
@@ -82,7 +82,7 @@ def _lead(leadership: Leadership, loop: Loop, health: Health, stop: StopRequest)
 
 
 def _tick(health: Health, stop: StopRequest, for_s: float, going: Callable[[], bool]) -> None:
-    """Waits, and beats as long as all is well."""
+    """Waits, and keeps the heartbeat going as long as all is well."""
     deadline = time.monotonic() + for_s
     while not stop and time.monotonic() < deadline:
         if going():
@@ -98,5 +98,5 @@ def _admin(settings: OperatorSettings, health: Health) -> AdminServer:
 
 
 def main() -> int:
-    """Runs by the environment's settings; returns the exit code."""
+    """Runs with the environment's settings; returns the exit code."""
     return run_program("psephos operator", lambda: run(load_operator_settings()))

@@ -1,4 +1,4 @@
-"""What SREs see of the operator. docs/operator.md lists them."""
+"""The operator's metrics, for SREs. docs/operator.md lists them."""
 
 from prometheus_client import Counter, Gauge, Histogram
 

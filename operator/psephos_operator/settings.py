@@ -1,6 +1,6 @@
 """Configuration of the operator: environment variables `PSEPHOS_OPERATOR_*`, read once into a frozen object.
 
-NB: Kubernetes gives pods variables for the Services beside them (`PSEPHOS_OPERATOR_SERVICE_HOST`), and unknown
+NB: Kubernetes gives pods variables for the Services next to them (`PSEPHOS_OPERATOR_SERVICE_HOST`), and unknown
 variables are refused here: the operator's own pod needs `enableServiceLinks: false`, as all of a session's have.
 """
 
@@ -127,7 +127,7 @@ class OperatorSettings(BaseModel):
         return self
 
     def kafka_properties(self) -> str:
-        """The librdkafka properties as text, empty without a file. Raises SettingsError."""
+        """Returns the librdkafka properties as text, empty without a file. Raises SettingsError."""
         return self._text(self.kafka_properties_file, "KAFKA_PROPERTIES_FILE")
 
     @staticmethod
@@ -138,11 +138,11 @@ class OperatorSettings(BaseModel):
             raise SettingsError(f"{PREFIX}{variable}: {path}: {error.strerror}") from None
 
     def redis_ca(self) -> str:
-        """The CA of Redis as text (PEM), empty without a file. Raises SettingsError."""
+        """Returns the CA of Redis as text (PEM), empty without a file. Raises SettingsError."""
         return self._text(self.redis_ca_file, "REDIS_CA_FILE")
 
     def role_settings(self, session_uid: str) -> Settings:
-        """Settings of the adapters (log, ledger, projection) for one session."""
+        """Returns the adapters' settings (log, ledger, projection) for one session."""
         return load_settings(
             {},
             session_file=Path("/nonexistent"),  # the operator has the session as an object
@@ -171,7 +171,7 @@ def _is_host(host: str | None) -> bool:
 
 
 def load_operator_settings(environ: Mapping[str, str] | None = None, **overrides: Any) -> OperatorSettings:
-    """Settings from the environment; `overrides` win. Raises SettingsError with one readable line."""
+    """Loads settings from the environment; `overrides` win. Raises SettingsError with one readable line."""
     environ = os.environ if environ is None else environ
     values = {
         name.removeprefix(PREFIX).lower(): value
