@@ -1,4 +1,4 @@
-"""docs/api.md, made from what the doors say of themselves: `python -m psephos_lab.api_docs` writes it anew."""
+"""Makes docs/api.md from the endpoints' own descriptions: `python -m psephos_lab.api_docs` writes it again."""
 
 import sys
 from collections.abc import Iterator, Mapping
@@ -55,7 +55,7 @@ and `{"receipt": ..., "partition": ..., "offset": ..., "receivedAt": ...}`.
 
 
 def api_markdown() -> str:
-    """The page."""
+    """Returns the page."""
     session = parse_session(_EXAMPLE)
     write, read = write_side.openapi(session), read_side.openapi(session, "lunch-1")
     parts = [

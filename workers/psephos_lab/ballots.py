@@ -1,4 +1,4 @@
-"""The ballots of an election as a file: `count,choices`, one kind of ballot a line, plain or gzipped.
+"""The ballots of an election as a file: `count,choices`, one kind of ballot per line, plain or gzipped.
 
 `choices` is written as `psephos.domain.ballots.BallotRules.parse_cell` reads it: `a` for single, `a+b` for
 approval, `a>b>c` for ranked, `a=3>b=2` for scores, and nothing for a blank ballot.
@@ -18,20 +18,21 @@ HEADER = ["count", "choices"]
 
 
 class BallotsError(PsephosError):
-    """The file can't be read, or a line of it is no ballot of this session. One line: file, line, what."""
+    """The file can't be read, or a line is not a ballot of this session. The message: one line with file, line and
+    reason."""
 
     exit_code = BAD_INPUT
 
 
 class BallotKind(NamedTuple):
-    """So many voters cast this ballot; `body` is what they send."""
+    """A ballot, and the number of voters who cast it; `body` is what they send."""
 
     voters: int
     body: Mapping[str, object]
 
 
 def read_ballots(path: Path, rules: BallotRules) -> list[BallotKind]:
-    """The ballots in a file, in its order, each checked by the session's rules.
+    """Returns the ballots in a file, in its order, each checked by the session's rules.
 
     Raises BallotsError.
     """

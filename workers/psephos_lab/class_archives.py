@@ -1,7 +1,7 @@
-"""`python -m psephos_lab.class_archives`, which `make setup` runs: archives of the servers' classes, made once.
+"""`python -m psephos_lab.class_archives`, which `make setup` runs: makes archives of the servers' classes, once.
 
-A server that is started to write one does so when it is stopped in an orderly way. A broker then starts with 2.3 s
-of CPU instead of 4.2 s, DynamoDB Local with 1.5 s instead of 2.7 s.
+A server that was started to write one does so when it is stopped gracefully. With the archive a broker starts with
+2.3 s of CPU instead of 4.2 s, DynamoDB Local with 1.5 s instead of 2.7 s.
 """
 
 import sys
@@ -13,16 +13,12 @@ from psephos_lab.java import ensure_jars
 from psephos_lab.ports import free_port
 from psephos_lab.servers import QUICK_JAVA, DynamoDBLocal, Kafka, KafkaBroker
 
-#: Seconds for the virtual machine to write its archive: it takes 4 on a machine that has nothing else to do.
+#: Seconds for the virtual machine to write its archive: it takes 4 on an otherwise idle machine.
 _WRITE_TIMEOUT = 120.0
 
 
 def ensure_archives() -> None:
-    """Makes those that are missing.
-
-    Raises:
-        StackError: a server did not start, or stopped without an archive.
-    """
+    """Makes the missing archives. Raises StackError if a server did not start, or stopped without an archive."""
     jars = ensure_jars()
     with tempfile.TemporaryDirectory(prefix="classes-", dir=jars.folder) as temporary:
         folder = Path(temporary)
@@ -34,7 +30,7 @@ def ensure_archives() -> None:
 
 
 def _write(server: KafkaBroker | DynamoDBLocal, archive: Path) -> None:
-    """An archive appears by a rename: another process finds it whole or not at all."""
+    """Writes an archive, which appears by a rename: another process finds it whole or not at all."""
     written = server.folder.parent / archive.name
     server.java_options = (*QUICK_JAVA, f"-XX:ArchiveClassesAtExit={written}", "-Xlog:cds*=off")
     server.start()

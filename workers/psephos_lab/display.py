@@ -1,4 +1,4 @@
-"""What a person sees of a stack and of an election that is going on. All of it goes to standard error."""
+"""Display of a stack and of an election in progress, for people. All of it goes to standard error."""
 
 import threading
 import time
@@ -18,20 +18,20 @@ _WIDTH = 14
 
 
 class Display:
-    """Progress, a line each."""
+    """Progress, one line per piece of news."""
 
     def __init__(self) -> None:
         self.console = Console(stderr=True, highlight=False)
         self._begun = time.monotonic()
 
     def news(self, part: str, text: str) -> None:
-        """One line, with the seconds since the beginning; `part`: who says it."""
+        """Prints one line, with the seconds since the beginning; `part`: where the news is from."""
         seconds = time.monotonic() - self._begun
         self.console.print(f"{seconds:6.1f} s  {part:<{_WIDTH}}  {text}", markup=False, soft_wrap=True)
 
 
 class LiveResults:
-    """The results that the gateway shows, until `__exit__`: bars on a terminal, elsewhere a line now and then."""
+    """The gateway's results, until `__exit__`: bars on a terminal, elsewhere a line now and then."""
 
     def __init__(self, display: Display, url: str, labels: Mapping[str, str], title: str) -> None:
         self._display = display

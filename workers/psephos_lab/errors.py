@@ -1,4 +1,4 @@
-"""What can keep the local stack from starting, as one line for a person."""
+"""Errors that keep the local stack from starting, as one line for a person."""
 
 from psephos.platform.child_process import ProcessError
 

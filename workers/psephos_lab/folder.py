@@ -1,4 +1,4 @@
-"""The folder that holds a stack's data and logs: whose it is, and whether it has room."""
+"""The folder that holds a stack's data and logs: its owner, and its free space."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from typing import IO
 
 from psephos_lab.errors import StackError
 
-#: A stack that runs out of disk breaks in the middle of a vote; better not to start. In bytes.
+#: In bytes. A stack that runs out of disk space fails in the middle of voting; better not to start.
 MIN_FREE_BYTES = 1 << 30
 
 _LOCK_NAME = "lock"
 
-#: Folders of runs that were killed are removed by a later run, once they are this old. In seconds.
+#: In seconds. A later run removes the folders of killed runs once they are this old.
 _ABANDONED_AFTER = 3_600.0
 
 
 def cache_folder() -> Path:
-    """Where downloads and temporary stacks live: ``$XDG_CACHE_HOME/psephos``, by default below ``~/.cache``."""
+    """Returns the folder of downloads and temporary stacks: ``$XDG_CACHE_HOME/psephos``, by default below
+    ``~/.cache``."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "psephos"
 
 
 def require_space(folder: Path, min_free_bytes: int = MIN_FREE_BYTES) -> None:
-    """Make the folder and see that its disk has room.
+    """Makes the folder and checks the free space of its disk.
 
-    Raises:
-        StackError: less than ``min_free_bytes`` are free, or the folder can't be made.
+    Raises StackError if less than ``min_free_bytes`` are free, or the folder can't be made.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -48,10 +48,9 @@ def require_space(folder: Path, min_free_bytes: int = MIN_FREE_BYTES) -> None:
 
 @contextmanager
 def owned(folder: Path) -> Iterator[Path]:
-    """Hold the folder for this process alone. The kernel lets go of it when the process ends, however it ends.
+    """Locks the folder for this process alone. The kernel releases it when the process ends, however it ends.
 
-    Raises:
-        StackError: another stack runs in it.
+    Raises StackError if another stack runs in it.
     """
     with (folder / _LOCK_NAME).open("a+") as lock:
         if not _take(lock):
@@ -68,7 +67,7 @@ def owned(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def temporary_folder() -> Iterator[Path]:
-    """A fresh folder for one run, removed afterwards. What killed runs left behind is removed as well."""
+    """Makes a fresh folder for one run, and removes it afterwards. Also removes what killed runs left behind."""
     runs = cache_folder() / "runs"
     runs.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(runs)

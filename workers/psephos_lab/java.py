@@ -4,8 +4,8 @@ The jars are fetched once with Maven into a cache folder named by a hash of ever
 another version of the poms never meets old jars. The folder appears by a rename: it is there whole or not at
 all, and two processes that fetch at once do no harm.
 
-A virtual machine that finds its classes in an archive, loaded and checked already, starts with half the CPU.
-`class_archives.py` makes one beside the jars. The virtual machine ignores an archive that does not fit: that of
+A virtual machine that finds its classes in an archive, already loaded and verified, starts with half the CPU.
+`class_archives.py` makes one next to the jars. The virtual machine ignores an archive that does not fit: one of
 another JDK, or of other jars.
 """
 
@@ -26,12 +26,12 @@ from pathlib import Path
 from psephos_lab.errors import StackError
 from psephos_lab.folder import cache_folder, require_space
 
-#: Told what is going on: the part of the stack, and the news about it.
+#: Called with progress: the part of the stack, and the news about it.
 Progress = Callable[[str, str], None]
 
 _SOURCES = Path(__file__).parent / "jars"
 
-#: Changes when what is made from the same sources is laid out differently.
+#: Changes when the layout of what is made from the same sources changes.
 _LAYOUT = b"2"
 
 #: Room for the jars themselves, in bytes (they take about 110 MB, and Maven's own cache as much again).
@@ -48,7 +48,7 @@ _MAVEN_HINT = "run `make setup`, or install Maven (Debian, Ubuntu: apt-get insta
 
 @dataclass(frozen=True)
 class Jars:
-    """Where the servers' class files are."""
+    """Locations of the servers' class files."""
 
     folder: Path
 
@@ -59,7 +59,7 @@ class Jars:
 
     @property
     def kafka_archive(self) -> Path:
-        """The broker's classes as the virtual machine keeps them, if `class_archives.py` has made it."""
+        """Archive of the broker's classes for the virtual machine, if `class_archives.py` has made it."""
         return self.folder / "kafka.jsa"
 
     @property
@@ -69,7 +69,7 @@ class Jars:
 
     @property
     def dynamodb_archive(self) -> Path:
-        """The same of DynamoDB Local."""
+        """As `kafka_archive`, for DynamoDB Local."""
         return self.folder / "dynamodb.jsa"
 
     @property
@@ -79,20 +79,16 @@ class Jars:
 
 
 def class_archive(archive: Path) -> list[str]:
-    """The options that make a virtual machine use it; none if it has not been made."""
+    """Returns the options by which a virtual machine uses the archive; none if it has not been made."""
     return [f"-XX:SharedArchiveFile={archive}", "-Xlog:cds*=off"] if archive.exists() else []
 
 
 def silent(_part: str, _news: str) -> None:
-    """Progress for those who don't want any."""
+    """Discards progress."""
 
 
 def find_java(tool: str = "java") -> str:
-    """Path of a tool of the JDK, from JAVA_HOME, else from the PATH.
-
-    Raises:
-        StackError: there is none.
-    """
+    """Returns the path of a JDK tool, from JAVA_HOME, else from the PATH. Raises StackError if there is none."""
     home = os.environ.get("JAVA_HOME")
     found = (shutil.which(tool, path=f"{home}/bin") if home else None) or shutil.which(tool)
     if found is None:
@@ -101,7 +97,7 @@ def find_java(tool: str = "java") -> str:
 
 
 def jars_folder() -> Path:
-    """The cache folder that this version's jars are, or will be, in."""
+    """Returns the cache folder that this version's jars are, or will be, in."""
     digest = hashlib.sha256(_LAYOUT)
     for source in sorted(path for path in _SOURCES.rglob("*") if path.suffix in {".xml", ".java"}):
         digest.update(f"{source.relative_to(_SOURCES)}\0".encode())
@@ -110,10 +106,9 @@ def jars_folder() -> Path:
 
 
 def ensure_jars(progress: Progress = silent) -> Jars:
-    """The jars, fetched now if they aren't there yet (a minute or two with a cold Maven cache).
+    """Returns the jars; fetches them if they aren't there yet (a minute or two with a cold Maven cache).
 
-    Raises:
-        StackError: JDK or Maven is missing, or the download failed.
+    Raises StackError if the JDK or Maven is missing, or the download failed.
     """
     find_java()
     folder = jars_folder()
@@ -135,7 +130,7 @@ def ensure_jars(progress: Progress = silent) -> Jars:
         try:
             made.rename(folder)
         except OSError:
-            if not folder.is_dir():  # else another process was faster, with the same content
+            if not folder.is_dir():  # otherwise another process was faster, with the same content
                 raise
     progress("jars", f"in {folder}")
     return Jars(folder)
@@ -153,7 +148,7 @@ def _fetch(to: Path) -> None:
 
 
 def _compile(javac: str, jars: Path) -> None:
-    """NB: into jars, since a class path with a folder in it can't have an archive."""
+    """Compiles the launchers. NB: into jars, since a class path with a folder in it can't have an archive."""
     (jars / "launch").mkdir()
     for server, launcher in (("kafka", "KafkaBroker"), ("dynamodb", "LoopbackDynamoDb")):
         with tempfile.TemporaryDirectory(dir=jars) as classes:
@@ -171,9 +166,10 @@ def _compile(javac: str, jars: Path) -> None:
 
 
 def _forget_class_path(path: Path) -> None:
-    """DynamoDB Local's own jar adds its folder to the class path, which can't have an archive then.
+    """Removes the class path from DynamoDB Local's own jar: it adds the jar's folder, and then there can be no
+    archive.
 
-    What it names besides lies in folders that are not there: Maven puts all jars side by side.
+    Everything else that it names is in folders that don't exist: Maven puts all jars side by side.
     """
     copy = path.with_suffix(".new")
     with zipfile.ZipFile(path) as jar, zipfile.ZipFile(copy, "w", zipfile.ZIP_DEFLATED) as changed:
@@ -184,7 +180,7 @@ def _forget_class_path(path: Path) -> None:
 
 
 def without_class_path(manifest: bytes) -> bytes:
-    """A jar's manifest without its Class-Path. Lines that begin with a space continue the one before."""
+    """Returns a jar's manifest without its Class-Path. Lines that begin with a space continue the previous one."""
     return re.sub(rb"(?m)^Class-Path:.*\n(?: .*\n)*", b"", manifest)
 
 

@@ -1,6 +1,6 @@
-"""The client's own journal: every vote that was acknowledged, on disk before it is believed.
+"""The client's own journal: every acknowledged vote, on disk before it is relied on.
 
-Against it the log is checked at the end: an acknowledged vote that the log does not hold is a lost one.
+The log is checked against it at the end: an acknowledged vote that the log does not hold is a lost one.
 """
 
 import json
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Self
 class Acknowledged(NamedTuple):
     """A vote with its receipt. `kind`: batch | single | more | retry; `key`: its Idempotency-Key.
 
-    `uncertain`: an earlier try was not confirmed, so that the same vote may stand in the log before this one.
+    `uncertain`: an earlier try was not confirmed, so the same vote may be in the log before this one.
     """
 
     subject: str
@@ -26,7 +26,7 @@ class Acknowledged(NamedTuple):
 
 
 class Journal:
-    """Appends lines; `sync` puts them on disk."""
+    """Appends lines; `sync` writes them to disk."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -38,7 +38,7 @@ class Journal:
         self.written += 1
 
     def sync(self) -> None:
-        """Returns when all that was appended is on disk."""
+        """Returns once all that was appended is on disk."""
         self._file.flush()
         os.fsync(self._file.fileno())
 
@@ -53,7 +53,7 @@ class Journal:
 
 
 def read_journal(path: Path) -> Iterator[Acknowledged]:
-    """The acknowledged votes, in their order."""
+    """Yields the acknowledged votes, in their order."""
     with path.open(encoding="utf-8") as lines:
         for line in lines:
             yield Acknowledged(*json.loads(line))

@@ -1,7 +1,7 @@
-"""The configuration of a local broker: pure, from a few numbers to the text of its files.
+"""The configuration of a local broker, from a few numbers to the text of its files. Pure.
 
-Safe settings are those of the design (no unclean election, no auto-creation); the rest trades capacity that a
-local stack does not need for a start within seconds.
+Settings for safety are those of the design (no unclean election, no auto-creation); the rest trades capacity that
+a local stack does not need for a start within seconds.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Node:
 
 
 def server_properties(node: Node, nodes: Sequence[Node], data: Path, extra: Mapping[str, str]) -> str:
-    """Text of ``server.properties`` of ``node``, one of ``nodes``; ``extra`` wins over everything else."""
+    """Returns the text of ``server.properties`` of ``node``, one of ``nodes``; ``extra`` overrides all else."""
     replicas = min(3, len(nodes))
     min_in_sync = 2 if replicas > 2 else 1
     settings = {
@@ -60,16 +60,16 @@ def server_properties(node: Node, nodes: Sequence[Node], data: Path, extra: Mapp
         "share.coordinator.state.topic.num.partitions": 1,
         "group.initial.rebalance.delay.ms": 0,
         "group.min.session.timeout.ms": 1_000,
-        # a dead worker's open transaction is aborted soon after its time-out, not up to 10 s later
+        # a dead worker's open transaction is aborted soon after its timeout, not up to 10 s later
         "transaction.abort.timed.out.transaction.cleanup.interval.ms": 1_000,
-        # a killed broker may come back at once: the controller refuses it while its old session lives
+        # a killed broker may be restarted at once: the controller refuses it while its old session lives
         "broker.heartbeat.interval.ms": 500,
         "broker.session.timeout.ms": 3_000,
-        # else an idle controller writes a record twice a second, which takes a third of an idle broker's CPU
+        # otherwise an idle controller writes two records per second, which take a third of an idle broker's CPU
         "metadata.max.idle.interval.ms": 5_000,
         "num.network.threads": 2,
         "num.io.threads": 4,
-        "log.cleaner.dedupe.buffer.size": 16 << 20,  # of a heap of 512 MB, the default takes 128 MB
+        "log.cleaner.dedupe.buffer.size": 16 << 20,  # the default takes 128 MB of a heap of 512 MB
         **extra,
     }
     return "".join(f"{name}={value}\n" for name, value in settings.items())

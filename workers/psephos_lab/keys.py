@@ -1,8 +1,8 @@
 """The keys of a local session: made at its first start, kept in its folder, readable by their owner only.
 
-On Kubernetes they come from Secrets. Those that every session has are made by `psephos.control`; here are the
-ones that a local session gets in place of an identity provider: a key for voter tokens, and the credential of
-the batch door.
+On Kubernetes they come from Secrets. `psephos.control` makes those that every session has; here are the ones that
+a local session gets in place of an identity provider: a key for voter tokens, and the credential of the batch
+endpoint.
 """
 
 import secrets
@@ -27,7 +27,7 @@ _RSA_BITS = 2048
 
 
 class DoorKeys(NamedTuple):
-    """Files. `token_signing` signs voter tokens, `token` is what ingest verifies them with (HS256: the same)."""
+    """Key files. `token_signing` signs voter tokens; ingest verifies them with `token` (HS256: the same)."""
 
     token: Path
     token_signing: Path
@@ -35,7 +35,7 @@ class DoorKeys(NamedTuple):
 
 
 def make_door_keys(folder: Path, algorithm: str = "HS256") -> DoorKeys:
-    """The keys of the doors in this folder; those that are missing are made. Text keys are hexadecimal."""
+    """Returns the endpoints' keys in this folder; makes those that are missing. Text keys are hexadecimal."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     credential = _ensure(folder / "batch-credential", _text_key)
     if algorithm == "HS256":
@@ -48,7 +48,7 @@ def make_door_keys(folder: Path, algorithm: str = "HS256") -> DoorKeys:
 
 
 def _ensure(path: Path, make: Callable[[], bytes]) -> Path:
-    """The file appears whole or not at all: a start that is killed here leaves no half key behind."""
+    """Makes the file whole or not at all: a start that is killed here leaves no half-written key behind."""
     if not path.exists():
         write_whole(path, make(), mode=_PRIVATE)
     return path

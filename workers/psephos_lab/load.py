@@ -1,4 +1,4 @@
-"""Who votes what in a local election: the whole plan before the first vote. Pure; all chance is seeded."""
+"""The load of a local election: who votes what, all planned before the first vote. Pure; randomness is seeded."""
 
 import json
 import random
@@ -11,17 +11,17 @@ from psephos.formats.votes import NONCE_BYTES, VOTER_BYTES, encode_vote, partiti
 from psephos_lab.ballots import BallotKind
 from psephos_lab.reference import Allowance
 
-SINGLE_SHARE = 0.05  # of the ballots go by the door that people use, one a request
-MOST_EXTRAS = 8  # of one voter
+SINGLE_SHARE = 0.05  # of the ballots go to the endpoint that people use, one per request
+MOST_EXTRAS = 8  # per voter
 _ATTEMPTS = 100
 
 Body = Mapping[str, object]
 
 
 class Again(NamedTuple):
-    """A further vote of somebody who has voted. `number`: which one of the voter's, the first is 1.
+    """A further vote of a voter who has voted. `number`: which one of the voter's votes, the first is 1.
 
-    A number that was there before is a retry: the same body with the same Idempotency-Key.
+    A number that has occurred before is a retry: the same body with the same Idempotency-Key.
     """
 
     number: int
@@ -29,7 +29,7 @@ class Again(NamedTuple):
 
 
 class Voter(NamedTuple):
-    """One voter. `single`: votes alone, not in a batch. `more`: what is cast afterwards, one after the other."""
+    """One voter. `single`: votes alone, not in a batch. `more`: votes cast afterwards, one after the other."""
 
     subject: str
     body: Body
@@ -45,7 +45,7 @@ class Refusable(NamedTuple):
 
 
 class Poison(NamedTuple):
-    """A record that no ingest would write, straight into the log. `reason`: how the tally has to reject it."""
+    """A record that no ingest would write, straight into the log. `reason`: why the tally has to reject it."""
 
     partition: int
     key: bytes | None
@@ -62,7 +62,7 @@ class Load(NamedTuple):
 
     @property
     def more(self) -> int:
-        """How many votes come from voters who have voted."""
+        """Number of votes that come from voters who have voted."""
         return sum(len(voter.more) for voter in self.voters)
 
 
@@ -79,12 +79,12 @@ def plan_load(
     seed: int = 0,
     names: Sequence[str] | None = None,
 ) -> Load:
-    """Every ballot by a voter of its own, in random order; `names`: theirs, where they are not `voter_names`.
+    """Plans a voter for every ballot, in random order; `names`: theirs, if they are not `voter_names`.
 
-    `duplicates`: share of the voters whose second vote must not count: one with another valid ballot where
-    voters have one vote, else a retry of one they have cast. `extra`: votes with other ballots by voters who may
-    have several, by the number of ballots; some go beyond a quota. `invalid`: invalid ballots by valid ones,
-    half of them by HTTP and the other half straight into the log.
+    `duplicates`: share of the voters whose second vote must not count: one with another valid ballot if voters
+    have one vote, else a retry of one they have cast. `extra`: votes with other ballots by voters who may have
+    several, as a share of the number of ballots; some go beyond a quota. `invalid`: invalid ballots as a share of
+    the valid ones, half of them by HTTP and the other half straight into the log.
     """
     rng = random.Random(seed)  # noqa: S311 - which voter does what is no secret
     bodies = [kind.body for kind in kinds for _ in range(kind.voters)]
@@ -94,7 +94,7 @@ def plan_load(
     repeating = _chosen(rng, len(bodies), duplicates)
     extras = _extras(rng, len(bodies), extra, allowance)
     if allowance.several:
-        singles |= repeating  # only that door knows the vote again, so that a retry has to go to another process
+        singles |= repeating  # only that endpoint recognises the vote, so a retry has to go to another process
     voters = []
     for number, body in enumerate(bodies):
         more = _more(rng, rules, body, extras[number], retries=allowance.several and number in repeating)
@@ -113,13 +113,13 @@ def plan_load(
 
 
 def voter_names(ballots: int, invalid: float) -> list[str]:
-    """Who takes part: a voter for each ballot, and behind them one for each that ingest has to refuse."""
+    """Returns the names of all voters: one for each ballot, then one for each ballot that ingest has to refuse."""
     refused = round(ballots * invalid) // 2
     return [*map(subject, range(ballots)), *(f"invalid-{number:06d}" for number in range(refused))]
 
 
 def subject(number: int) -> str:
-    """The name of a voter."""
+    """Returns the name of a voter."""
     return f"voter-{number:07d}"
 
 
@@ -129,7 +129,7 @@ def _chosen(rng: random.Random, voters: int, share: float, *, at_least: int = 0)
 
 
 def _extras(rng: random.Random, voters: int, share: float, allowance: Allowance) -> Counter[int]:
-    """How many more votes each voter casts, at most one more than a quota allows."""
+    """Returns how many more votes each voter casts, at most one more than a quota allows."""
     wanted, most = -int(-voters * share // 1), min(allowance.votes + 1, MOST_EXTRAS)
     extras: Counter[int] = Counter()
     for number in rng.sample(range(voters), voters):
@@ -141,7 +141,7 @@ def _extras(rng: random.Random, voters: int, share: float, allowance: Allowance)
 
 
 def _more(rng: random.Random, rules: BallotRules, body: Body, extras: int, *, retries: bool) -> tuple[Again, ...]:
-    """Ballots, each another than the one before, then a retry of any of them."""
+    """Returns ballots, each different from the previous one, then a retry of any of them."""
     votes = [Again(1, body)]
     for number in range(2, extras + 2):
         votes.append(Again(number, another(rng, rules, votes[-1].body)))
@@ -152,7 +152,7 @@ def _more(rng: random.Random, rules: BallotRules, body: Body, extras: int, *, re
 
 
 def another(rng: random.Random, rules: BallotRules, body: Body) -> Body:
-    """A random valid ballot that is not this one; the same one where the session knows no other."""
+    """Returns a random valid ballot that is not this one; the same one if the session knows no other."""
     own = rules.encode(body)
     for _ in range(_ATTEMPTS):
         other = random_ballot(rng, rules)
@@ -162,7 +162,7 @@ def another(rng: random.Random, rules: BallotRules, body: Body) -> Body:
 
 
 def random_ballot(rng: random.Random, rules: BallotRules) -> Body:
-    """A random valid ballot."""
+    """Returns a random valid ballot."""
     return _body(rng, rules, rng.sample(rules.option_ids, rng.randint(rules.min, rules.max)))
 
 
@@ -186,7 +186,7 @@ def _unknown_option(rng: random.Random, rules: BallotRules) -> bytes:
 
 
 def _too_many(rng: random.Random, rules: BallotRules) -> bytes:
-    """More options than allowed; where all of them are allowed, there are some that nobody knows."""
+    """Returns more options than allowed, unknown ones among them if all known ones are allowed."""
     extra = [f"nobody-{number}" for number in range(rules.max + 1)]
     return _json(_body(rng, rules, [*rules.option_ids, *extra][: rules.max + 1]))
 
@@ -217,7 +217,7 @@ def _json(body: Body) -> bytes:
 def _poison(
     rng: random.Random, rules: BallotRules, session_key: bytes, partitions: int, voters: Sequence[str], number: int
 ) -> Poison:
-    """Every other one bears the name of a voter who has a vote: it must not cost that vote."""
+    """Returns a record. Every other one has the key of a voter who has a vote: it must not cost that vote."""
     own = number % 2 and voters
     key = voter_key(session_key, rng.choice(voters)) if own else rng.randbytes(VOTER_BYTES)
     home = partition_of(key, partitions)
@@ -235,7 +235,7 @@ def _kinds(
     yield Poison(home, None, valid, "malformed")
     yield Poison(home, key, _vote(rules, range(rules.max + 1), nonce), "invalid-ballot")  # more than allowed
     yield Poison(home, b"", valid, "malformed")
-    yield Poison(home, key, encode_vote(b"\0", 0, nonce=nonce), "invalid-ballot")  # no whole number of choices
+    yield Poison(home, key, encode_vote(b"\0", 0, nonce=nonce), "invalid-ballot")  # not a whole number of choices
     yield Poison(home, key, None, "malformed")
     if partitions > 1:
         yield Poison((home + 1) % partitions, key, valid, "malformed")

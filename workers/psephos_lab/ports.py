@@ -1,4 +1,4 @@
-"""Ports on loopback: free ones, and a clear word about taken ones."""
+"""Ports on loopback: free ones, and clear errors about taken ones."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from psephos_lab.errors import StackError
 
 LOOPBACK = "127.0.0.1"
 
-#: Free ports come from below the range that Linux gives to outgoing connections (32768 and up): a server that
-#: is killed and started again on its port must not find a client's connection sitting on it.
+#: Free ports come from below the range that Linux uses for outgoing connections (32768 and up): a server that is
+#: killed and started again on its port must not find it taken by a client's connection.
 _CANDIDATES = range(20_000, 32_000)
 
 _TCP_LISTEN = "0A"  # state column of /proc/net/tcp
@@ -27,13 +27,12 @@ _claims = ExitStack()  # never closed: they end with this process
 
 
 def free_port(row: int = 1) -> int:
-    """A TCP port on loopback that nothing listens on; the first of `row` such ports, one after the other.
+    """Returns a TCP port on loopback that nothing listens on: the first of `row` consecutive ones.
 
-    They are this process's while it lives, and no other one is given them: nothing else holds a port before its
-    server binds it, and while one is down that is to come back.
+    They are reserved for this process as long as it lives: nothing else holds a port before its server binds it,
+    or while a server that is to come back is down.
 
-    Raises:
-        StackError: no port is left.
+    Raises StackError if no port is left.
     """
     start = random.choice(_CANDIDATES)  # noqa: S311 - no secret
     for first in itertools.chain(range(start, _CANDIDATES.stop), range(_CANDIDATES.start, start)):
@@ -43,7 +42,7 @@ def free_port(row: int = 1) -> int:
 
 
 def _reserve(ports: range) -> bool:
-    """Whether all of them are ours from now on; otherwise none is."""
+    """Reserves all of the ports or none; returns whether it did."""
     with ExitStack() as claims:
         for port in ports:
             if port in _handed_out or not _can_bind(port):
@@ -58,10 +57,10 @@ def _reserve(ports: range) -> bool:
 
 
 def _claim(port: int) -> socket.socket:
-    """What tells other processes that the port is taken. Raises OSError if another process has said so.
+    """Shows other processes that the port is taken. Raises OSError if another process has already done so.
 
-    A name in Linux's abstract namespace belongs to the same network namespace as the port, and is gone with its
-    holder, however that ends. Elsewhere nobody is told.
+    A name in Linux's abstract namespace belongs to the same network namespace as the port, and disappears with its
+    holder, however that ends. On other systems nothing is shown.
     """
     claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     if sys.platform == "linux":
@@ -74,10 +73,9 @@ def _claim(port: int) -> socket.socket:
 
 
 def require_port(port: int, purpose: str) -> int:
-    """The port itself, when a server can listen on it.
+    """Returns the port itself, if a server can listen on it.
 
-    Raises:
-        StackError: it is taken, out of range, or needs rights that we lack; names the owner where it can be seen.
+    Raises StackError if it is taken, out of range, or needs rights that we lack; names the owner if it is visible.
     """
     if not 0 < port < 65_536:
         raise StackError(f"port {port} for {purpose} is out of range: choose one between 1 and 65535")
@@ -90,19 +88,19 @@ def require_port(port: int, purpose: str) -> int:
 
 
 def port_owner(port: int) -> str | None:
-    """Who listens on the port, as ``name (process 123)``; None when nobody does or we may not look."""
+    """Returns what listens on the port, as ``name (process 123)``; None if nothing does or it is not visible."""
     wanted = {f"socket:[{inode}]" for _address, inode in listeners(port)}
     if not wanted:
         return None
     for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # processes end while we look, and others' are closed to us
+        with suppress(OSError):  # processes end meanwhile, and other users' are closed to us
             if any(os.readlink(fd) in wanted for fd in (process / "fd").iterdir()):
                 return f"{(process / 'comm').read_text().strip()} (process {process.name})"
     return None
 
 
 def listeners(port: int) -> Iterator[tuple[str, str]]:
-    """Local address (hexadecimal, as the kernel shows it) and socket inode of every listener on a TCP port."""
+    """Yields local address (hexadecimal, as in the kernel) and socket inode of every listener on a TCP port."""
     for table in (Path("/proc/net/tcp"), Path("/proc/net/tcp6")):
         with suppress(OSError):
             for line in table.read_text().splitlines()[1:]:
@@ -113,7 +111,7 @@ def listeners(port: int) -> Iterator[tuple[str, str]]:
 
 
 def accepts(port: int) -> bool:
-    """Whether something accepts TCP connections on the port right now."""
+    """Returns whether something accepts TCP connections on the port right now."""
     with suppress(OSError), socket.create_connection((LOOPBACK, port), timeout=1):
         return True
     return False

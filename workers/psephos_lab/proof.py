@@ -1,6 +1,6 @@
-"""Whether every acknowledged vote is in the log: the journal's receipts against the records themselves.
+"""Checks that every acknowledged vote is in the log: compares the journal's receipts with the records themselves.
 
-Shares the receipt's format with ingest, and nothing with the tally.
+It shares the receipt's format with ingest, and nothing with the tally.
 """
 
 from collections import defaultdict
@@ -18,17 +18,17 @@ _FETCH = 10_000
 
 
 class Missing(NamedTuple):
-    """An acknowledged vote that the log does not hold as its receipt says."""
+    """An acknowledged vote that is not in the log as its receipt says."""
 
     vote: Acknowledged
     why: str
 
 
 class Proof(NamedTuple):
-    """records: of the log, without control records; missing: empty if nothing was lost.
+    """The outcome. records: of the log, without control records; missing: empty if nothing was lost.
 
-    repeats: (partition, offset) of each record that the log has before, byte by byte: a producer that gave a
-    vote up begins a new epoch, in which the broker does not recognise what was on its way.
+    repeats: (partition, offset) of each record that repeats an earlier one byte for byte: a producer that gave up
+    a vote begins a new epoch, in which the broker does not recognise what was on its way.
     """
 
     records: int
@@ -37,7 +37,8 @@ class Proof(NamedTuple):
 
 
 def place_of(vote: Acknowledged) -> tuple[int, int]:
-    """(partition, offset) that its receipt names; before all others where it is none, which `prove` reports."""
+    """Returns (partition, offset) from the vote's receipt; if that is malformed, which `prove` reports, a place
+    before all others."""
     try:
         receipt = parse_receipt(vote.receipt).receipt
     except Malformed:
@@ -87,9 +88,9 @@ def _compare(
     missing: list[Missing],
     repeats: set[tuple[int, int]],
 ) -> int:
-    """Takes what it finds out of `wanted`, adds what differs to `missing`, what the log has before to `repeats`.
+    """Removes what it finds from `wanted`, adds what differs to `missing`, and repeated records to `repeats`.
 
-    Answers how many control records there are.
+    Returns how many control records there are.
     """
     control = 0
     known: set[bytes] = set()

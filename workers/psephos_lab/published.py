@@ -1,4 +1,4 @@
-"""What was officially published about an election, beside what we counted."""
+"""The officially published result of an election, for comparison with what we counted."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,13 +12,13 @@ Tally = Mapping[str, int]
 
 @dataclass(frozen=True)
 class Published:
-    """Rounds of an instant runoff, or totals; the other one is empty."""
+    """Rounds of an instant runoff, or totals; the other is empty."""
 
     rounds: Sequence[Tally]
     totals: Tally
 
     def differences(self, result: Mapping[str, Any]) -> list[str]:
-        """Where a result (`dev run --json`) says something else; a line each."""
+        """Returns where a result (`dev run --json`) differs, one line per difference."""
         return list(self._differences(result))
 
     def _differences(self, result: Mapping[str, Any]) -> Iterator[str]:
@@ -35,7 +35,7 @@ class Published:
 
 
 def read_published(ballots: Path) -> Published | None:
-    """What stands in `expected.json` beside the ballots, None where there is none."""
+    """Returns what is in `expected.json` next to the ballots, None if there is no such file."""
     path = ballots.parent / "expected.json"
     if not path.exists():
         return None

@@ -1,4 +1,4 @@
-"""A sample of the journal's receipts, asked for at the gateway as their voters would."""
+"""Looks up a sample of the journal's receipts at the gateway, as their voters would."""
 
 import asyncio
 import random
@@ -20,14 +20,14 @@ _TIMEOUT = aiohttp.ClientTimeout(total=20)
 
 
 class Resolved(NamedTuple):
-    """What the gateway said: receipts by status, and those with another than was expected, a line each."""
+    """The gateway's answers: receipts by status, and one line for each with another status than expected."""
 
     statuses: Counter[str]
     failures: Sequence[str]
 
 
 def sample(votes: Iterable[Acknowledged], seed: int, size: int = SAMPLE) -> list[Acknowledged]:
-    """At least so many votes if there are so many, an equal part of each kind where a kind has them."""
+    """Returns `size` votes if there are that many, an equal share of each kind as far as a kind has them."""
     kinds: dict[str, list[Acknowledged]] = defaultdict(list)
     for vote in votes:
         kinds[vote.kind].append(vote)
@@ -43,10 +43,10 @@ def sample(votes: Iterable[Acknowledged], seed: int, size: int = SAMPLE) -> list
 async def resolve(
     url: str, votes: Sequence[Acknowledged], expected: Mapping[str, str], repeats: Collection[tuple[int, int]]
 ) -> Resolved:
-    """Asks the gateway of the session at `url`. `expected`: status by receipt, with the reason behind it.
+    """Asks the gateway of the session at `url`. `expected`: status by receipt, followed by its reason.
 
-    `repeats`: as in `Proof`. A vote of which an earlier try may stand in the log before it, or does, may be a
-    duplicate instead.
+    `repeats`: as in `Proof`. A vote that an earlier try precedes in the log, or may precede, may be a duplicate
+    instead.
     """
     statuses: Counter[str] = Counter()
     failures: list[str] = []
@@ -68,7 +68,7 @@ async def resolve(
 
 
 async def _status(client: aiohttp.ClientSession, url: str) -> str:
-    """A receipt's status, and its reason; for anything else what the gateway said, after some tries."""
+    """Returns a receipt's status and its reason; for any other answer, after some tries, what the gateway said."""
     said = "no answer"
     for attempt in range(_TRIES):
         if attempt:

@@ -1,7 +1,7 @@
-"""What has to come out of an election, by the shortest rules that say it. Pure.
+"""The expected outcome of an election, by the shortest rules that define it. Pure.
 
-It reads the voters' own journal in the order of the log, and shares no code with the tally or the recount: what
-both of them got wrong alike would differ from this.
+It reads the voters' own journal in the order of the log, and shares no code with the tally or the recount: an
+error that both of them made alike would show as a difference from this.
 """
 
 from collections import Counter, defaultdict
@@ -13,11 +13,11 @@ from psephos.domain.counting import MILLION, CountingRules, count, outcome_json
 from psephos.domain.session import Session
 
 COUNTED, SUPERSEDED, DUPLICATE, QUOTA = "counted", "superseded", "duplicate", "rejected quota"
-"""What the gateway says of a receipt."""
+"""The gateway's words for the fate of a receipt's vote."""
 
 
 class Allowance(NamedTuple):
-    """What each voter has. votes: how many are accepted at most; last: only the newest of them counts."""
+    """The votes that each voter has. votes: how many are accepted at most; last: only the newest one counts."""
 
     votes: int
     last: bool
@@ -34,7 +34,7 @@ class Allowance(NamedTuple):
 
 
 class Vote(NamedTuple):
-    """One record of the log, as its voter knows it. key: its Idempotency-Key; body: the ballot as it was sent."""
+    """One record of the log, as its voter knows it. key: its Idempotency-Key; body: the ballot as sent."""
 
     subject: str
     key: str
@@ -42,7 +42,7 @@ class Vote(NamedTuple):
 
 
 def fates(votes: Iterable[Vote], allowance: Allowance) -> list[str]:
-    """What becomes of each vote; `votes` stand in the order of the log."""
+    """Returns what becomes of each vote; `votes` are in the order of the log."""
     accepted: dict[str, dict[str, int]] = defaultdict(dict)
     found: list[str] = []
     for place, vote in enumerate(votes):
@@ -58,7 +58,7 @@ def fates(votes: Iterable[Vote], allowance: Allowance) -> list[str]:
 
 
 def totals(bodies: Iterable[Mapping[str, object]], options: Sequence[str], *, ranked: bool) -> dict[str, int]:
-    """Votes by option, first preferences where ballots are ranked, sums of scores; each voter weighs one."""
+    """Returns votes by option: first preferences of ranked ballots, sums of scores; each voter has weight one."""
     sums: Counter[str] = Counter(dict.fromkeys(options, 0))
     for body in bodies:
         scores, choices = body.get("scores", {}), body.get("choices", ())
@@ -77,7 +77,7 @@ def differences(
     *,
     unknown: int = 0,
 ) -> Iterator[str]:
-    """Where the result is another than these ballots and numbers of votes by fate, a line each.
+    """Yields where the result differs from these ballots and numbers of votes by fate, one line per difference.
 
     `unknown`: how many records no journal has, as they were not confirmed: each repeats one that was sent again.
     """

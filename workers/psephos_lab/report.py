@@ -12,7 +12,7 @@ _LABEL = 36
 
 
 def result_json(document: Mapping[str, Any], cast: Cast) -> dict[str, Any]:
-    """From the signed result document, and what the voters saw."""
+    """Returns the JSON object, from the signed result document and from what the voters saw."""
     turnout, outcome, recount = document["turnout"], document["outcome"], document["recount"]
     return {
         "session": document["name"],
@@ -35,7 +35,7 @@ def result_json(document: Mapping[str, Any], cast: Cast) -> dict[str, Any]:
 
 
 def result_text(result: Mapping[str, Any], labels: Mapping[str, str], published: Published | None) -> str:
-    """Rounds or totals, with what was published beside them, the winner, and what the recount says."""
+    """Returns rounds or totals, with what was published next to them, the winner, and what the recount says."""
     outcome = result["outcome"] or {"winners": [], "rounds": []}
     rounds = outcome["rounds"]
     lines: list[str] = []

@@ -2,9 +2,9 @@
 
     read the inputs -> start a stack -> cast every ballot by HTTP -> close -> recount -> check -> stop
 
-The result is good only if the recount matches, every acknowledged vote is in the log, a reference model finds the
-same from the voters' own journal, the receipts of a sample say what it says, and the last published frame says
-what the recount says.
+The result is good only if the recount matches, every acknowledged vote is in the log, a reference model gets the
+same result from the voters' own journal, a sample of receipts agrees with that model, and the last published frame
+agrees with the recount.
 """
 
 import asyncio
@@ -50,12 +50,12 @@ _T = TypeVar("_T")
 
 
 class ElectionFailed(PsephosError):
-    """The election did not come to its end. One line."""
+    """The election did not come to its end. The message is one line."""
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How an election is played. rate: ballots a second at most; grace_s: close grace at most."""
+    """Options for playing an election. rate: most ballots per second; grace_s: longest close grace."""
 
     duplicates: float = 0.0
     extra: float = 0.0
@@ -68,7 +68,7 @@ class RunOptions:
 
 
 class Inputs(NamedTuple):
-    """A session as it will run, and the ballots. notes: what of the session's YAML is not done here."""
+    """A session as it will run, and the ballots. notes: what is done differently from the session's YAML."""
 
     session: Session
     source: bytes
@@ -77,14 +77,14 @@ class Inputs(NamedTuple):
 
 
 class Played(NamedTuple):
-    """What came out. `result` is the JSON object; `problems`: empty if everything holds, else a line each."""
+    """The outcome. `result` is the JSON object; `problems`: one line each, empty if everything holds."""
 
     result: dict[str, Any]
     problems: Sequence[str]
 
 
 def read_inputs(session: Session, ballots: Path, options: RunOptions) -> Inputs:
-    """Everything that can be wrong with the input is found here, before any server is started.
+    """Reads the input and finds all that can be wrong with it, before any server is started.
 
     Raises BallotsError, and ValueError for a session that can't be played.
     """
@@ -99,7 +99,7 @@ def read_inputs(session: Session, ballots: Path, options: RunOptions) -> Inputs:
 
 
 def _playable(session: Session, options: RunOptions) -> tuple[Session, list[str]]:
-    """Opens now, closes when all ballots are in."""
+    """Returns the session changed to open now and close when all ballots are in, and notes on the changes."""
     spec, notes = session.spec, []
     if spec.opens_at or spec.closes_at:
         notes.append("opensAt and closesAt are not those of the YAML: opens now, closes when all ballots are in")
@@ -128,7 +128,7 @@ def play(
 ) -> Played:
     """Plays the election in `folder`. `meanwhile` is called with the result while the stack is still up.
 
-    Raises ElectionFailed, Unanswered, RoleFailed, StackError and what servers that are away raise.
+    Raises ElectionFailed, Unanswered, RoleFailed, StackError and the errors of unavailable servers.
     """
     for note in inputs.notes:
         display.news("session", note)
@@ -149,7 +149,7 @@ def play(
 
 
 def _with_roll(inputs: Inputs, folder: Path, options: RunOptions, names: Sequence[str]) -> StackOptions:
-    """Who is on the roll: everybody who takes part."""
+    """Returns the stack's options, with all voters of this run on the roll if the session has one."""
     if inputs.session.spec.voters.eligibility != "roll":
         return options.stack
     folder.mkdir(parents=True, exist_ok=True)
@@ -169,7 +169,7 @@ class _Election:
         names: Sequence[str],
         tokens: Mapping[str, str],
     ) -> None:
-        """`names`: of the voters; `tokens`: theirs, where the session is open and hands them out itself."""
+        """`names`: of the voters; `tokens`: theirs, if the session is open and hands them out itself."""
         self._session = inputs.session
         self._stack = stack
         self._options = options
@@ -236,7 +236,7 @@ class _Election:
         return Door(stack.ingest_url, credential, lambda subject: sign(template.claims(subject, now)))
 
     async def _watched(self, work: Coroutine[Any, Any, _T]) -> _T:
-        """The work, broken off when somebody asks to stop or a role can't go on."""
+        """Runs the work; breaks it off when a stop is requested or a role can't go on."""
         task = asyncio.ensure_future(work)
         while not task.done():
             await asyncio.wait([task], timeout=_LOOK_S)
@@ -274,7 +274,7 @@ class _Election:
         return self._stack.folder / "logs"
 
     def _check(self, document: Document, seen: Cast) -> Iterator[str]:
-        """Every way in which this election may have gone wrong, a line each."""
+        """Yields one line for everything in which this election has gone wrong."""
         yield from self._check_recount(document)
         if seen.accepted_invalid:
             yield f"{seen.accepted_invalid} invalid ballots were acknowledged by ingest"
@@ -306,7 +306,7 @@ class _Election:
         yield from _some([f"acknowledged, but lost: {each.vote.subject}: {each.why}" for each in proof.missing])
 
     def _votes_in_order(self) -> list[Acknowledged]:
-        """The journal in the order of the log, partition by partition."""
+        """Returns the journal in the order of the log, partition by partition."""
         return sorted(read_journal(self._journal), key=place_of)
 
     def _check_reference(
@@ -327,7 +327,7 @@ class _Election:
         yield from _some(resolved.failures)
 
     def _check_last_frame(self, document: Document) -> Iterator[str]:
-        """What viewers see in the end is what was recounted."""
+        """Checks that viewers see in the end what was recounted."""
         wanted = {name: document[name] for name in ("totals", "epoch", "version")}
         deadline, seen = time.monotonic() + LAST_FRAME_S, None
         while time.monotonic() < deadline:
@@ -347,7 +347,7 @@ class _Election:
 
 
 def _unknown(document: Document, seen: Cast) -> int:
-    """Records of votes that were not confirmed and then tried again: no journal has them."""
+    """Returns the number of records of votes that were not confirmed and then tried again: no journal has them."""
     return int(document["turnout"]["received"]) - seen.acknowledged - seen.poison
 
 

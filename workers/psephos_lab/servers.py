@@ -1,7 +1,7 @@
 """Real servers on loopback, as objects: start, wait until ready, stop, kill, pause, start again.
 
-A server keeps its port and data folder over its life, so a test can kill it and bring it back under its
-clients. ``Backends`` is all of them together.
+A server keeps its port and data folder for life, so a test can kill it and bring it back while its clients run.
+``Backends`` is all of them together.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ from psephos_lab.ports import LOOPBACK, accepts, free_port, require_port
 
 __all__ = ["Backends", "DynamoDBLocal", "Kafka", "KafkaBroker", "Redis", "Server", "StackError", "free_port"]
 
-#: Start quickly rather than run fastest: only the first compiler, the smallest collector, a small heap. Pass
-#: others to compare throughput.
+#: For a quick start rather than the highest speed: only the first compiler, the smallest collector, a small heap.
+#: Pass others to compare throughput.
 QUICK_JAVA = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-XX:-UsePerfData", "-Xmx512m")
 
 #: Seconds that a server may take to become ready, on a busy machine with a cold disk.
-READY_TIMEOUT = 180.0  # a JVM on a machine that has other things to do; one that has ended is named at once
+READY_TIMEOUT = 180.0  # for a JVM on a busy machine; one that has ended is reported at once
 
 
 class Server(ABC):
-    """One server process with a port and a data folder of its own."""
+    """One server process with its own port and data folder."""
 
     def __init__(self, name: str, port: int, folder: Path, log: Path) -> None:
         self.name = name
@@ -62,21 +62,19 @@ class Server(ABC):
 
     @abstractmethod
     def command(self) -> list[str]:
-        """The command line; writes the configuration files that it names.
+        """Returns the command line; writes the configuration files that it names.
 
-        Raises:
-            StackError: the program is not installed.
+        Raises StackError if the program is not installed.
         """
 
     @abstractmethod
     def ready(self) -> bool:
-        """Whether the server answers a real request right now. Takes a few seconds at most."""
+        """Returns whether the server answers a real request right now. Takes a few seconds at most."""
 
     def start(self) -> None:
-        """Start the process and return at once.
+        """Starts the process and returns at once.
 
-        Raises:
-            StackError: the port is taken, or the program is not installed.
+        Raises StackError if the port is taken, or the program is not installed.
         """
         require_port(self.port, self.name)
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -88,10 +86,9 @@ class Server(ABC):
             raise StackError(f"{error}{hint}") from error
 
     def wait_ready(self, timeout: float = READY_TIMEOUT) -> None:
-        """Wait until the server answers.
+        """Waits until the server answers.
 
-        Raises:
-            StackError: it ended, or did not answer within ``timeout`` seconds; names the log file.
+        Raises StackError, which names the log file, if it ended or did not answer within ``timeout`` seconds.
         """
         deadline = time.monotonic() + timeout
         while not self.check_ready():
@@ -100,16 +97,12 @@ class Server(ABC):
             time.sleep(POLL_INTERVAL)
 
     def check_ready(self) -> bool:
-        """``ready()``, but a server that has ended is an error.
-
-        Raises:
-            StackError: the process has ended.
-        """
+        """Returns ``ready()``. Raises StackError if the process has ended."""
         self.require_running()
         return self.ready()
 
     def require_running(self) -> None:
-        """Raises StackError if the process has ended, with what it said last."""
+        """Raises StackError if the process has ended, with its last output."""
         if not self.process.running:
             raise StackError(
                 f"{self.name} ended with exit code {self.process.exit_code} before it was ready:"
@@ -117,7 +110,7 @@ class Server(ABC):
             )
 
     def restart(self, *, fresh: bool = False, timeout: float = READY_TIMEOUT) -> None:
-        """Stop if it runs, start on the same port, and wait until ready; ``fresh`` forgets all data."""
+        """Stops it if it runs, starts it on the same port, and waits until ready; ``fresh`` deletes all data."""
         self.stop()
         if fresh:
             shutil.rmtree(self.folder, ignore_errors=True)
@@ -125,24 +118,24 @@ class Server(ABC):
         self.wait_ready(timeout)
 
     def stop(self) -> None:
-        """Stop in an orderly way (SIGTERM, SIGKILL after a grace)."""
+        """Stops gracefully (SIGTERM, SIGKILL after a grace period)."""
         self.process.stop()
 
     def kill(self) -> None:
-        """SIGKILL."""
+        """Sends SIGKILL."""
         self.process.kill()
 
     def pause(self) -> None:
-        """SIGSTOP: connections stay open, nothing answers."""
+        """Sends SIGSTOP: connections stay open, nothing answers."""
         self.process.pause()
 
     def resume(self) -> None:
-        """SIGCONT."""
+        """Sends SIGCONT."""
         self.process.resume()
 
 
 class Redis(Server):
-    """Redis without persistence: every start is empty, as everything in it can be derived again."""
+    """Redis without persistence: every start is empty, since everything in it can be derived again."""
 
     def __init__(self, port: int, folder: Path, logs: Path) -> None:
         super().__init__("Redis", port, folder, logs / "redis.log")
@@ -197,7 +190,7 @@ class DynamoDBLocal(Server):
         headers = {
             "X-Amz-Target": "DynamoDB_20120810.ListTables",
             "Content-Type": "application/x-amz-json-1.0",
-            # the local server wants the header but checks no signature
+            # the local server requires the header but does not check the signature
             "Authorization": "AWS4-HMAC-SHA256 Credential=local/20260101/local/dynamodb/aws4_request,"
             " SignedHeaders=host, Signature=0",
         }
@@ -212,7 +205,7 @@ class DynamoDBLocal(Server):
 
 
 class KafkaBroker(Server):
-    """One broker that is a controller as well (KRaft)."""
+    """One broker that is also a controller (KRaft)."""
 
     def __init__(
         self, node: Node, nodes: Sequence[Node], folder: Path, logs: Path, jars: Jars, cluster_id: str
@@ -241,7 +234,7 @@ class KafkaBroker(Server):
         return self.node.node_id in self.sees()
 
     def sees(self) -> set[int]:
-        """Ids of the brokers that are in service, in this broker's view; empty when it does not answer."""
+        """Returns ids of the brokers in service, in this broker's view; empty if it does not answer."""
         if not accepts(self.port):
             return set()
         admin = AdminClient({"bootstrap.servers": self.address, "socket.timeout.ms": 2_000}, logger=_quiet)
@@ -278,26 +271,21 @@ class Kafka:
         return ",".join(broker.address for broker in self.brokers)
 
     def start(self) -> None:
-        """Start all brokers and return at once."""
+        """Starts all brokers and returns at once."""
         for broker in self.brokers:
             broker.start()
 
     def check_ready(self) -> bool:
-        """Whether every broker sees all of them in service.
-
-        Raises:
-            StackError: one has ended.
-        """
+        """Returns whether every broker sees all of them in service. Raises StackError if one has ended."""
         for broker in self.brokers:
             broker.require_running()
         ids = {broker.node.node_id for broker in self.brokers}
         return all(broker.sees() >= ids for broker in self.brokers)
 
     def wait_ready(self, timeout: float = READY_TIMEOUT) -> None:
-        """Wait until every broker sees all of them in service.
+        """Waits until every broker sees all of them in service.
 
-        Raises:
-            StackError: one has ended, or ``timeout`` seconds have passed.
+        Raises StackError if one has ended, or ``timeout`` seconds have passed.
         """
         deadline = time.monotonic() + timeout
         while not self.check_ready():
@@ -306,21 +294,21 @@ class Kafka:
             time.sleep(POLL_INTERVAL)
 
     def stop(self) -> None:
-        """Stop all brokers in an orderly way."""
+        """Stops all brokers gracefully."""
         stop_together([broker.process for broker in self.brokers])
 
     def kill(self) -> None:
-        """SIGKILL to all brokers."""
+        """Sends SIGKILL to all brokers."""
         for broker in self.brokers:
             broker.kill()
 
     def pause(self) -> None:
-        """SIGSTOP to all brokers."""
+        """Sends SIGSTOP to all brokers."""
         for broker in self.brokers:
             broker.pause()
 
     def resume(self) -> None:
-        """SIGCONT to all brokers."""
+        """Sends SIGCONT to all brokers."""
         for broker in self.brokers:
             broker.resume()
 
@@ -328,8 +316,8 @@ class Kafka:
 class Backends:
     """Kafka, Redis and DynamoDB Local in one data folder, as a context manager.
 
-    Ports that are not given are free ones. DynamoDB Local writes into the folder unless ``dynamodb_in_memory``;
-    Redis always starts empty.
+    Ports that are not given are chosen among free ones. DynamoDB Local writes into the folder unless
+    ``dynamodb_in_memory``; Redis always starts empty.
     """
 
     kafka: Kafka
@@ -363,7 +351,7 @@ class Backends:
 
     @property
     def kafka_bootstrap(self) -> str:
-        """``host:port`` of the brokers, with commas between."""
+        """``host:port`` of the brokers, separated by commas."""
         return self.kafka.address
 
     @property
@@ -375,10 +363,9 @@ class Backends:
         return self.dynamodb.endpoint
 
     def start(self, timeout: float = READY_TIMEOUT) -> None:
-        """Start all three at once and wait until each answers.
+        """Starts all three at once and waits until each answers.
 
-        Raises:
-            StackError: something is in the way; what had been started is stopped again.
+        Raises StackError if something is in the way; what had been started is stopped again.
         """
         require_space(self.folder, self._min_free_bytes)
         with ExitStack() as held:
@@ -391,7 +378,7 @@ class Backends:
             self._held = held.pop_all()
 
     def stop(self) -> None:
-        """Stop everything that still runs and let go of the folder. Data and logs stay."""
+        """Stops everything that still runs and releases the folder. Data and logs stay."""
         self._held.close()
 
     def __enter__(self) -> Self:
@@ -443,16 +430,16 @@ class Backends:
         stop_together([server.process for server in servers])
 
 
-#: Says nothing: a broker that is not there yet is what the probe is for, not news.
+#: Logs nothing: a broker that is not there yet is what the probe is for, not news.
 _quiet = logging.getLogger("psephos.dev.probe")
 _quiet.addHandler(logging.NullHandler())
 _quiet.propagate = False
 
 
 def _cluster_id(folder: Path) -> str:
-    """The cluster id kept in the data folder, made at first: brokers of two stacks can't join by mistake.
+    """Returns the cluster id kept in the data folder, made at first: brokers of two stacks can't join by mistake.
 
-    NB: 16 bytes in URL-safe base64, as Kafka wants it; one with a leading ``-`` is taken for an option.
+    NB: 16 bytes in URL-safe base64, as Kafka requires; one with a leading ``-`` is taken for an option.
     """
     kept = folder / "cluster-id"
     if not kept.exists():

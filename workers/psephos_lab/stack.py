@@ -1,16 +1,16 @@
 """A session with everything that it needs, on this machine: servers, keys, genesis, roles and a conductor.
 
-All of it lives in one folder. A stack that is started on the same folder again goes on where it was: the log and
+All of it lives in one folder. A stack that is started on the same folder again continues where it was: the log and
 the ledger are on disk, keys and the session's uid are kept.
 
 | in the folder | what |
 |---|---|
-| `env` | what a role needs to know, for a shell: `source <folder>/env && psephos recount --audit` |
+| `env` | a role's settings, for a shell: `source <folder>/env && psephos recount --audit` |
 | `session.yaml`, `uid` | the session as it runs, and its unique id |
 | `keys/` | made at the first start, readable by their owner only |
 | `pids.json` | process ids by name, of servers and roles |
-| `logs/` | one file a process |
-| `kafka/`, `dynamodb/`, `redis/`, `data/` | state; `data/exports` has the result, `data/orders` what people want |
+| `logs/` | one file per process |
+| `kafka/`, `dynamodb/`, `redis/`, `data/` | state; `data/exports` has the result, `data/orders` the commands |
 """
 
 import json
@@ -43,13 +43,13 @@ from psephos_lab.ports import LOOPBACK, free_port, require_port
 from psephos_lab.servers import Backends, Server
 
 UID_BYTES = 4
-SERVER_PAUSE_S = 2.0  # between a server's death and its next start: long enough to be seen
+SERVER_PAUSE_S = 2.0  # between a server's death and its next start: long enough to be noticed
 log = get_logger()
 
 
 @dataclass(frozen=True)
 class StackOptions:
-    """How a stack is laid out. Ports that are None are free ones; `admin_port` is the first of a row."""
+    """Layout of a stack. For ports that are None free ones are chosen; `admin_port` is the first of a row."""
 
     workers: int = 1
     ingest_processes: int = 1
@@ -62,7 +62,7 @@ class StackOptions:
 
 
 class Stack:
-    """A running session, as a context manager. What keeps it from starting is one readable line."""
+    """A running session, as a context manager. An error that keeps it from starting is one readable line."""
 
     environment: Mapping[str, str]
     settings: Settings
@@ -94,17 +94,17 @@ class Stack:
 
     @property
     def ingest_url(self) -> str:
-        """The session where votes are taken."""
+        """The session's URL at ingest, for votes."""
         return f"http://{LOOPBACK}:{self.settings.ingest_port}/v1/sessions/{self.session.name}"
 
     @property
     def gateway_url(self) -> str:
-        """The session where results are shown."""
+        """The session's URL at the gateway, for results."""
         return f"http://{LOOPBACK}:{self.settings.gateway_port}/v1/sessions/{self.session.name}"
 
     @property
     def admin_urls(self) -> dict[str, str]:
-        """Admin address by process."""
+        """Admin URL by process."""
         workers = self._options.workers
         ports = {role.name: role.admin_ports[0] for role in layout(self.settings, workers)}
         ports["stack"] = own_admin_port(self.settings, workers)
@@ -113,8 +113,8 @@ class Stack:
     def start(self, stopped: Callable[[], bool] = lambda: False) -> bool:
         """Starts servers, prepares the session, starts the roles; returns when all are ready.
 
-        False: `stopped` said so before. Raises StackError, RoleFailed, ProcessError, SettingsError,
-        GenesisMismatch, LogUnavailable, LedgerUnavailable; what had been started is stopped again.
+        Returns False if `stopped` became true before that. Raises StackError, RoleFailed, ProcessError,
+        SettingsError, GenesisMismatch, LogUnavailable, LedgerUnavailable; what had been started is stopped again.
         """
         with ExitStack() as held:
             doors = self._door_ports()
@@ -152,7 +152,7 @@ class Stack:
         return ingest, gateway
 
     def _admin_port(self) -> int:
-        """After the servers have taken their ports, so that the row stays free."""
+        """Chooses the admin ports, after the servers have taken their ports, so that the row stays free."""
         row, first = admin_ports(self._options.ingest_processes, self._options.workers), self._options.admin_port
         if first is None:
             return free_port(row)
@@ -187,14 +187,14 @@ class Stack:
             "kafka_replication": 1,
             "dynamodb_endpoint": self.backends.dynamodb_endpoint,
             "redis_url": self.backends.redis_url,
-            "s3_enabled": False,  # what is played here is nobody's result in a bucket
+            "s3_enabled": False,  # what is played here must not become a result in a bucket
             "host": LOOPBACK,
             "ingest_port": ingest,
             "gateway_port": gateway,
             "ingest_url": f"http://{LOOPBACK}:{ingest}",
             "admin_port": admin,
             "ingest_processes": self._options.ingest_processes,
-            "ingest_address_rate": 0,  # everybody comes from this machine
+            "ingest_address_rate": 0,  # all clients are on this machine
             "log_level": self._options.log_level,
         }
         self.environment = {f"{PREFIX}{name.upper()}": str(value) for name, value in (files | values).items()}
@@ -206,7 +206,7 @@ class Stack:
     def _serve(self, held: ExitStack) -> None:
         logs = self.folder / "logs"
         self._progress("Psephos", "starting")
-        self._health = Health(heartbeat_limit_s=float("inf"))  # no loop of ours that could hang
+        self._health = Health(heartbeat_limit_s=float("inf"))  # there is no loop of ours that could hang
         port = own_admin_port(self.settings, self._options.workers)
         held.callback(open_admin(self.settings, port, self._health, metrics.REGISTRY).close)
         self.supervisor = supervise(
@@ -233,13 +233,13 @@ class Stack:
         self.auditor.start()
 
     def _server_supervisor(self) -> Supervisor:
-        """Starts again a server that dies; `Backends` started them, and stops them."""
+        """Returns a supervisor that restarts servers that die; `Backends` started them, and stops them."""
         brokers = {f"kafka-{broker.node.node_id}": broker for broker in self.backends.kafka.brokers}
         servers = {**brokers, "redis": self.backends.redis, "dynamodb": self.backends.dynamodb}
         return Supervisor([_supervised(*each) for each in servers.items()], on_change=self._note_pids)
 
     def _note_pids(self, pids: Mapping[str, int]) -> None:
-        """Servers and roles are looked after in threads of their own."""
+        """Writes `pids.json`. Locks, since servers and roles are supervised in threads of their own."""
         with self._pids_lock:
             self._pids.update(pids)
             write_whole(self.folder / "pids.json", json.dumps(self._pids, indent=1).encode(), b"\n")

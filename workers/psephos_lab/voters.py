@@ -1,9 +1,9 @@
 """Voters: they cast a planned load through ingest by HTTP, and keep a journal of every acknowledgement.
 
-Most ballots go in batches, the rest one a request over kept connections. Who votes again does so after the vote
-before was acknowledged, on a new connection, with a new Idempotency-Key; a retry repeats an old one, and where
-there are several ingest processes, until another one than before has taken it. What ingest could not take or
-confirm is sent again with the same key, which is what clients have to do.
+Most ballots go in batches, the rest one per request over kept connections. A further vote is sent once the voter's
+previous one was acknowledged, on a new connection, with a new Idempotency-Key; a retry repeats an old one, with
+several ingest processes until a different one has taken it. What ingest could not take or confirm is sent again
+with the same key, as clients have to do.
 """
 
 import asyncio
@@ -27,25 +27,25 @@ from psephos_lab.load import Again, Body, Load, Poison, Refusable, Voter
 
 BATCH = 500
 BATCHES_AT_ONCE, SINGLES_AT_ONCE, MORE_AT_ONCE = 4, 32, 16
-ELSEWHERE_TRIES = 64  # connections until one is another process's
+ELSEWHERE_TRIES = 64  # connections until one reaches another process
 _PAUSES_S = (0.2, 3.0)  # between two tries
 _GIVE_UP_S = 120.0
 _REQUEST_TIMEOUT = aiohttp.ClientTimeout(total=60, connect=10)
 _SYNC_S = 0.25
 _ACCEPTED, _CREATED = 202, 201
 _AGAIN = frozenset({408, 429, 500, 502, 503, 504})
-_IN_USE = "idempotency-key-in-use"  # of a try whose connection broke: its answer can be had in a moment
+_IN_USE = "idempotency-key-in-use"  # by a try whose connection broke: its answer will be there in a moment
 
 
 class Unanswered(PsephosError):
-    """Ingest did not take a valid vote, however often it was asked. One line."""
+    """Ingest did not take a valid vote, despite retries. The message is one line."""
 
     exit_code = FAILED
 
 
 class Door(NamedTuple):
-    """Where and how votes are cast. url: of the session; token: a voter's own; credential: of the batch door;
-    anonymous: nobody but the tokens knows the voters, so batches name them by token as well."""
+    """Access for casting votes. url: of the session; token: a voter's own; credential: of the batch endpoint;
+    anonymous: only the tokens identify the voters, so batches name them by token as well."""
 
     url: str
     credential: str
@@ -55,10 +55,10 @@ class Door(NamedTuple):
 
 @dataclass
 class Cast:
-    """What the voters saw. `refused`: by problem type; `retries`: answers after which a vote was sent again.
+    """Counts of what voters saw. `refused`: by problem type; `retries`: answers that made a vote be sent again.
 
-    `more`: votes of voters who had voted, `repeated`: the very same ones again, both as records of the log;
-    `replayed`: repeated ones that got the answer of before, and no record.
+    `more`: further votes of voters who had voted, `repeated`: the very same votes again, both as records of the
+    log; `replayed`: repeated ones that got the previous answer, and no record.
     """
 
     acknowledged: int = 0
@@ -80,21 +80,21 @@ async def cast(
     rate: float | None = None,
     seen: Cast | None = None,
 ) -> Cast:
-    """Casts everything; returns when every valid vote has its receipt. `rate`: ballots a second at most.
+    """Casts everything; returns when every valid vote has its receipt. `rate`: most ballots per second.
 
-    `seen` is updated while it goes on. Raises Unanswered, LogUnavailable.
+    `seen` is updated meanwhile. Raises Unanswered, LogUnavailable.
     """
     async with _Voting(door, journal, seen or Cast(), settings.ingest_processes) as voting:
         return await voting.run(load, settings, rate)
 
 
 async def anonymous_tokens(url: str, number: int) -> dict[str, str]:
-    """As many voters of an open session: their tokens by subject. Raises Unanswered."""
+    """Gets tokens for `number` voters of an open session; returns them by subject. Raises Unanswered."""
     tokens: dict[str, str] = {}
     turns = iter(range(number))
 
     async def ask(client: aiohttp.ClientSession) -> None:
-        for _ in turns:  # which all of them share
+        for _ in turns:  # all tasks share it
             async with client.post(f"{url}/tokens") as response:
                 body = await _json(response)
                 if response.status != _CREATED:
@@ -164,7 +164,7 @@ class _Voting:
     # --- The order of casting
 
     async def _feed(self, load: Load, rate: float | None) -> None:
-        """Hands the voters out in their order, at the given rate; those to be refused are spread among them."""
+        """Queues the voters in their order, at the given rate; those to be refused are spread among them."""
         size = BATCH if rate is None else max(1, min(BATCH, int(rate / 5)))
         every = max(1, len(load.voters) // (len(load.refusable) + 1))
         refusable = list(reversed(load.refusable))
@@ -187,7 +187,7 @@ class _Voting:
             await self._singles.put(each)
 
     def _note(self, voter: Voter, kind: str, vote: Again, answer: "_Answer") -> None:
-        """A vote that has its receipt."""
+        """Records a vote that has its receipt."""
         receipt, key = answer.body["receipt"], _key(voter, vote.number)
         self._journal.append(Acknowledged(voter.subject, kind, receipt, key, vote.body, answer.tries > 1))
         self._seen.acknowledged += 1
@@ -202,10 +202,10 @@ class _Voting:
             await asyncio.sleep(_SYNC_S)
             await asyncio.to_thread(self._journal.sync)
 
-    # --- The batch door
+    # --- The batch endpoint
 
     async def _cast_batch(self, voters: list[Voter]) -> None:
-        """Until each of them has a receipt; the lines without one are sent again."""
+        """Casts a batch until each voter has a receipt; the lines without one are sent again."""
         waiting, begun, tries = voters, time.monotonic(), 0
         while True:
             answers, tries = await self._post_batch(waiting), tries + 1
@@ -241,7 +241,7 @@ class _Voting:
             return {"token": self._door.token(voter.subject)}
         return {"subject": voter.subject}
 
-    # --- One vote a request
+    # --- One vote per request
 
     async def _cast_single(self, voter: Voter | Refusable) -> None:
         if isinstance(voter, Refusable):
@@ -251,7 +251,7 @@ class _Voting:
         await self._first(voter, "single", answer)
 
     async def _cast_more(self, work: tuple[Voter, str]) -> None:
-        """One after the other, so that the order of the voter's own votes is the order of the log."""
+        """Casts further votes one after the other, so that the voter's own votes are in the order of the log."""
         voter, first = work
         receipts = {1: first}
         for vote in voter.more:
@@ -265,7 +265,7 @@ class _Voting:
             self._note(voter, "more", vote, answer)
 
     async def _repeat(self, voter: Voter, vote: Again, receipt: str) -> None:
-        """The same vote again. The process that took it answers with its receipt, any other one with a new one."""
+        """Casts the same vote again. The process that took it returns its receipt, any other one a new receipt."""
         for _ in range(self._elsewhere_tries):
             answer = await self._until_taken(self._fresh, voter, vote)
             if answer.body["receipt"] != receipt:
@@ -275,7 +275,7 @@ class _Voting:
             self._seen.replayed += 1
 
     async def _cast_refusable(self, voter: Refusable) -> None:
-        """Once: a refusal is what is wanted. Only answers that say nothing about the ballot are asked again."""
+        """Casts once: a refusal is wanted. Retries only after answers that say nothing about the ballot."""
         begun = time.monotonic()
         while True:
             answer = await self._post_one(self._kept, voter.subject, f"{voter.subject}-1", voter.body)
@@ -311,7 +311,7 @@ class _Voting:
             return _no_answer(error)
 
     async def _pause(self, answers: "Iterable[_Answer]") -> None:
-        """With jitter, so that those who were sent away do not come back all at once."""
+        """Pauses with jitter, so that voters who were turned away do not all come back at once."""
         told = [float(said) for answer in answers if (said := answer.retry_after or "").isdigit()]
         low, high = _PAUSES_S
         await asyncio.sleep(self._rng.uniform(low, max([high, *told]) if told else high))
@@ -321,7 +321,7 @@ class _Voting:
 
 
 class _Answer(NamedTuple):
-    """`tries`: how often the request was sent for it."""
+    """The answer to a vote. `tries`: how often its request was sent."""
 
     status: int
     body: Mapping[str, Any]
@@ -347,7 +347,7 @@ async def _json(response: aiohttp.ClientResponse) -> Mapping[str, Any]:
 
 
 async def _line_answers(response: aiohttp.ClientResponse, lines: int) -> list[_Answer]:
-    """One answer a line. When the connection breaks, the lines that got none are sent again."""
+    """Reads one answer per line. If the connection breaks, the lines that got none are sent again."""
     answers: list[_Answer] = []
     broken: BaseException = EOFError("the answer ended early")
     try:
@@ -367,7 +367,7 @@ def _require_retry(answer: _Answer, begun: float, whose: str) -> None:
 
 
 def _key(voter: Voter, number: int) -> str:
-    """The Idempotency-Key of a voter's vote."""
+    """Returns the Idempotency-Key of a voter's vote."""
     return f"{voter.subject}-{number}"
 
 
@@ -391,7 +391,7 @@ async def _consume(queue: "asyncio.Queue[Any]", work: Callable[[Any], Awaitable[
 
 
 def _produce(settings: Settings, poison: Sequence[Poison]) -> int:
-    """Writes records past ingest; answers how many. Raises LogUnavailable."""
+    """Writes records past ingest; returns how many. Raises LogUnavailable."""
     failed: list[KafkaError] = []
     producer = Producer({**client_config(settings), "acks": "all", "enable.idempotence": True})
     for record in poison:
