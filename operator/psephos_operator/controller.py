@@ -74,7 +74,7 @@ class Loop:
 
     @property
     def troubles(self) -> list[str]:
-        """What keeps this loop from running; empty if it runs."""
+        """Reasons why this loop does not run; empty if it does."""
         return list(self._find_troubles())
 
     def show(self) -> None:

@@ -24,7 +24,7 @@ from psephos_operator.kube.kinds import SESSION
 from psephos_operator.settings import OperatorSettings
 
 BEAT_S = 0.5
-SILENT_S = 60.0  # an event loop that has not gone round for this long hangs
+SILENT_S = 60.0  # an event loop that has not run for this long hangs
 BACKOFFS_S = (0.5, 1, 2, 5)  # of a request that failed; then Kopf ends, and is started again
 _MEANT = "OS signals are ignored"  # the main thread handles them
 _PAUSE_S = (0.5, 10.0)  # first and longest between two starts
@@ -50,14 +50,14 @@ class Sessions:
         self._thread.start()
 
     def stop(self, timeout_s: float) -> None:
-        """Processes no further event from now on. Waits at most `timeout_s` for the thread to end."""
+        """Stops processing events. Waits at most `timeout_s` for the thread to end."""
         self._stop.set()
         if self._thread.ident is not None:
             self._thread.join(timeout_s)
 
     @property
     def troubles(self) -> Iterator[str]:
-        """Yields what keeps events from coming in; nothing before the start."""
+        """Yields reasons why no events come in; nothing before the start."""
         if self._thread.ident is None:
             return
         if not self._thread.is_alive():

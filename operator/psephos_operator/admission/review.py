@@ -37,7 +37,7 @@ def answer(document: object, now: datetime) -> dict[str, Any]:
 
 
 def judge(request: Mapping[str, Any], now: datetime) -> dict[str, Any]:
-    """Returns `allowed`, with `status` if it is not and `warnings` if people should think twice."""
+    """Returns `allowed`, with `status` if that is false and `warnings` if people should think twice."""
     kind = request.get("kind") or {}
     if (f"{kind.get('group')}/{kind.get('version')}", kind.get("kind")) != (API_VERSION, KIND):
         return _refusal(NOT_OURS, "BadRequest", f"this webhook judges {KIND} of {API_VERSION} only", ())

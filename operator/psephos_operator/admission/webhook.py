@@ -91,7 +91,7 @@ class CertificateStore:
         return True
 
     def trust(self, authorities: bytes) -> None:
-        """Makes the API server trust these, and only these; does nothing if it does, or if no webhook is
+        """Makes the API server trust these, and only these; does nothing if it already does, or if no webhook is
         registered."""
         wanted = base64.b64encode(authorities).decode()
         try:
@@ -235,7 +235,7 @@ class _Server(ThreadingHTTPServer):
                 connection.shutdown(socket.SHUT_RDWR)
 
     def finish_request(self, request: Any, client_address: Any) -> None:
-        """Runs in the connection's own thread, so that a client that never shakes hands holds up no other."""
+        """Runs in the connection's own thread, so that a client that never shakes hands delays no other."""
         request.settimeout(CONNECTION_S)
         with suppress(OSError), self.context.wrap_socket(request, server_side=True) as secured:
             self._open.add(secured)

@@ -119,7 +119,7 @@ def _rule(plan: Plan, door: str, paths: list[tuple[str, str]]) -> dict[str, Any]
 
 
 def policies(plan: Plan) -> list[Manifest]:
-    """Returns who may connect to the session's pods: anyone to votes and results, the cluster to the admin ports.
+    """Returns policies that let anyone connect to votes and results, and the cluster to the pods' admin ports.
 
     Connections from the pods are not restricted: the addresses of brokers and of the cloud's endpoints are not
     known here.

@@ -232,7 +232,7 @@ def _volumes(plan: Plan, role: Role) -> Iterator[dict[str, Any]]:
     certificates = (secrets.REDIS_CA,) if plan.settings.redis_ca_file is not None else ()
     yield _secret_volume("backends", plan.child("backends"), secrets.KAFKA_PROPERTIES, None, *certificates)
     yield {"name": "tmp", "emptyDir": {"sizeLimit": "256Mi"}}
-    if not role.keeps:  # else it is a volume of its own, by claim
+    if not role.keeps:  # otherwise it has its own volume, by claim
         yield {"name": DATA, "emptyDir": {"sizeLimit": f"{SMALL_DATA_GIB}Gi"}}
     if role.takes_votes:
         yield _secret_volume("keys", secrets.session_key_name(plan), secrets.SESSION_KEY)

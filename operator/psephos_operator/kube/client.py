@@ -95,7 +95,7 @@ class Kube:
         return self._json("PUT", kind.path(metadata["namespace"], metadata["name"]), body=manifest)
 
     def find(self, kind: Kind, namespace: str, name: str) -> Manifest | None:
-        """Returns an object's metadata, None if it does not exist. Lists: needs no right to get single ones."""
+        """Returns an object's metadata, None if it does not exist. By a list, which needs no right to get one."""
         query = {"fieldSelector": f"metadata.name={name}"}
         answer = self._json("GET", kind.path(namespace), query=query, accept=_accept(False, "List"))
         return next(iter(answer["items"] or ()), None)

@@ -90,7 +90,7 @@ def _slim(kind: Kind, found: Manifest) -> Manifest:
 
 
 def _newer(found: Manifest, known: Manifest) -> bool:
-    """NB: versions are opaque to clients; that they grow is promised by API servers only since 1.35."""
+    """NB: versions are opaque to clients; only since 1.35 do API servers state that they grow."""
     one, other = found["metadata"], known["metadata"]
     return one["uid"] != other["uid"] or int(one["resourceVersion"]) > int(other["resourceVersion"])
 

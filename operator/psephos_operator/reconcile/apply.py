@@ -136,8 +136,8 @@ def _require_ours(found: Manifest | None, manifest: Manifest) -> None:
 
 
 def _version(kind: Kind, found: Manifest) -> str:
-    """Returns a version that changes with every change of what was asked for. A change of the status alone leaves
-    it as it is where the two can be told apart."""
+    """Returns a version that changes with every change of what was asked for, and not with the status alone if the
+    two can be distinguished."""
     metadata = found["metadata"]
     return str(metadata["generation"] if kind.generations else metadata["resourceVersion"])
 

@@ -95,7 +95,7 @@ class Backends:
         """Returns one session's ledger."""
         return Ledger(self._dynamodb, self._settings.dynamodb_table, uid)
 
-    # --- Looking
+    # --- Observing
 
     def standing(self, uid: str, run: str) -> Standing:
         """Reads the whole observed state of a session again."""
@@ -187,7 +187,7 @@ class Backends:
             commands = (*COMMANDS, *CLUSTER_COMMANDS) if self._settings.redis_cluster else COMMANDS
             self._acl("SETUSER", redis_user(uid), "reset", "on", f">{password}", f"~{keys}", f"&{keys}", *commands)
 
-    # --- Taking away
+    # --- Deleting
 
     def delete_topics(self, uid: str) -> None:
         """Deletes the session's topics; ignores those that are already gone."""
@@ -225,8 +225,7 @@ ON_DEMAND_UNITS = 4_000
 
 
 def table_change(table: Mapping[str, Any], write_units: int, billing: str) -> dict[str, Any]:
-    """Returns UpdateTable's arguments that make a table take this many write units per second; empty if it does.
-    Pure."""
+    """Returns UpdateTable's arguments for this many write units per second; empty if it has enough. Pure."""
     if billing == "provisioned":
         now = table.get("ProvisionedThroughput", {})
         if now.get("WriteCapacityUnits", 0) >= write_units:

@@ -77,7 +77,7 @@ class Memory:
     export_failed: tuple[str | None, str] = (None, "")
 
     def is_fresh(self, run: str) -> bool:
-        """Returns whether this pass can do with what was last read, for this run of the recount."""
+        """Returns whether what was read for this run of the recount need not be read again in this pass."""
         moving = self.phase in (Phase.CLOSING, Phase.RECOUNTING, Phase.DISPUTED)
         due = self.transition_at is not None and self.transition_at <= now_ms()
         age_s = time.monotonic() - self.read_at
@@ -353,7 +353,7 @@ class Reconciler:
         )
 
     def _restart_failed_jobs(self, look: Look, plan: Plan) -> None:
-        """Starts a recount that gave up again: its servers may be back."""
+        """Restarts a recount that gave up: its servers may be back."""
         if not plan.recounting:
             return
         for name in (jobs.recount_name(plan), jobs.seal_name(plan)):
@@ -458,7 +458,7 @@ class Reconciler:
         return self._cache.get(kind, plan.namespace, plan.child(role))
 
     def _write(self, resource: Manifest, memory: Memory, report: Report) -> None:
-        """Writes the status if it says anything new, and an event for every turn of the session."""
+        """Writes the status if it says anything new, and an event for every transition of the session."""
         before = resource.get("status") or {}
         after = statuses.status(report, before, datetime.now(UTC))
         self._tell_phase(resource, memory, report.phase)
