@@ -1,4 +1,4 @@
-"""Makes docs/api.md from the endpoints' own descriptions: `python -m psephos_lab.api_docs` writes it again."""
+"""Makes docs/api.md from the endpoints' own descriptions: `python -m psephos_lab.api_docs` writes it."""
 
 import sys
 from collections.abc import Iterator, Mapping

@@ -18,14 +18,14 @@ _WIDTH = 14
 
 
 class Display:
-    """Progress, one line per piece of news."""
+    """Shows progress, one line per event."""
 
     def __init__(self) -> None:
         self.console = Console(stderr=True, highlight=False)
         self._begun = time.monotonic()
 
     def news(self, part: str, text: str) -> None:
-        """Prints one line, with the seconds since the beginning; `part`: where the news is from."""
+        """Prints one line, with the seconds since the beginning; `part`: where it is from."""
         seconds = time.monotonic() - self._begun
         self.console.print(f"{seconds:6.1f} s  {part:<{_WIDTH}}  {text}", markup=False, soft_wrap=True)
 

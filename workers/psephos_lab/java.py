@@ -166,7 +166,7 @@ def _compile(javac: str, jars: Path) -> None:
 
 
 def _forget_class_path(path: Path) -> None:
-    """Removes the class path from DynamoDB Local's own jar: it adds the jar's folder, and then there can be no
+    """Removes the Class-Path of DynamoDB Local's own jar: a class path with the folder that it adds can't have an
     archive.
 
     Everything else that it names is in folders that don't exist: Maven puts all jars side by side.

@@ -57,10 +57,10 @@ def _reserve(ports: range) -> bool:
 
 
 def _claim(port: int) -> socket.socket:
-    """Shows other processes that the port is taken. Raises OSError if another process has already done so.
+    """Marks the port as taken for other processes. Raises OSError if another process has marked it.
 
     A name in Linux's abstract namespace belongs to the same network namespace as the port, and disappears with its
-    holder, however that ends. On other systems nothing is shown.
+    holder, however that ends. On other systems nothing is marked.
     """
     claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     if sys.platform == "linux":

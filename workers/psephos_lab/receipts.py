@@ -20,14 +20,14 @@ _TIMEOUT = aiohttp.ClientTimeout(total=20)
 
 
 class Resolved(NamedTuple):
-    """The gateway's answers: receipts by status, and one line for each with another status than expected."""
+    """The gateway's answers: receipts by status, and one line for each whose status was not the expected one."""
 
     statuses: Counter[str]
     failures: Sequence[str]
 
 
 def sample(votes: Iterable[Acknowledged], seed: int, size: int = SAMPLE) -> list[Acknowledged]:
-    """Returns `size` votes if there are that many, an equal share of each kind as far as a kind has them."""
+    """Returns `size` votes if there are that many, an equal share of each kind as far as it has them."""
     kinds: dict[str, list[Acknowledged]] = defaultdict(list)
     for vote in votes:
         kinds[vote.kind].append(vote)

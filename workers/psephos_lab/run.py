@@ -274,7 +274,7 @@ class _Election:
         return self._stack.folder / "logs"
 
     def _check(self, document: Document, seen: Cast) -> Iterator[str]:
-        """Yields one line for everything in which this election has gone wrong."""
+        """Yields one line for everything that has gone wrong in this election."""
         yield from self._check_recount(document)
         if seen.accepted_invalid:
             yield f"{seen.accepted_invalid} invalid ballots were acknowledged by ingest"

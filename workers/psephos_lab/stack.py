@@ -49,7 +49,7 @@ log = get_logger()
 
 @dataclass(frozen=True)
 class StackOptions:
-    """Layout of a stack. For ports that are None free ones are chosen; `admin_port` is the first of a row."""
+    """Layout of a stack. Ports that are None are chosen among free ones; `admin_port` is the first of a row."""
 
     workers: int = 1
     ingest_processes: int = 1

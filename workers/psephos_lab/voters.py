@@ -1,8 +1,8 @@
 """Voters: they cast a planned load through ingest by HTTP, and keep a journal of every acknowledgement.
 
 Most ballots go in batches, the rest one per request over kept connections. A further vote is sent once the voter's
-previous one was acknowledged, on a new connection, with a new Idempotency-Key; a retry repeats an old one, with
-several ingest processes until a different one has taken it. What ingest could not take or confirm is sent again
+previous one was acknowledged, on a new connection, with a new Idempotency-Key; a retry reuses an old one: with
+several ingest processes, until a different one has taken it. What ingest could not take or confirm is sent again
 with the same key, as clients have to do.
 """
 
@@ -44,7 +44,7 @@ class Unanswered(PsephosError):
 
 
 class Door(NamedTuple):
-    """Access for casting votes. url: of the session; token: a voter's own; credential: of the batch endpoint;
+    """Address and credentials for casting. url: of the session; token: a voter's own; credential: for batches;
     anonymous: only the tokens identify the voters, so batches name them by token as well."""
 
     url: str
