@@ -1,9 +1,8 @@
 """The life of a session: prepared, opened, closed, recounted. Used by the local stack and by the operator.
 
-Calls block. Each step can be run again and goes on where the protocol stands: a conditional ledger item, or a
-record of the log, says how far it got, never the memory of a process. What follows from orders and from the clock
-is decided in `orders`, which is pure. Only the standing of a session is changed here; what is counted is none of
-this package's business.
+Calls block. Each step can be run again and continues from where the protocol stands: a conditional ledger item or
+a log record shows how far it got, never the memory of a process. What follows from orders and from the clock is
+decided in `orders`, which is pure. This package changes only the state of a session; counting is not its concern.
 """
 
 from psephos.control.closing import Closing, Drained, close, closing_of, extend

@@ -1,12 +1,12 @@
 """Closing without losing a vote, step by step: docs/architecture.md, section 4.
 
-1. The ledger item `closing` fixes the time; whoever comes second adopts it.
-2. The control record says when, so that ingest refuses from then on; at that time its phase becomes Closing.
-3. When the grace time is over by this machine's clock and by the brokers', a close marker goes into every
+1. The ledger item `closing` fixes the time; a process that comes second adopts it.
+2. The control record carries the time, so that ingest refuses from then on; then its phase becomes Closing.
+3. When the grace period is over by this machine's clock and by the brokers', a close marker goes into every
    partition.
 4. The topic is sealed, and every partition's leader is probed until it refuses.
 5. Each partition's end offset becomes a ledger item.
-6. When the tally has come to each sealed end, the session is Recounting.
+6. When the tally has reached each sealed end, the session is Recounting.
 """
 
 import time
@@ -45,7 +45,7 @@ class Closing(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields
 
     @property
     def markers_at(self) -> int:
-        """From here on no acknowledged vote can still be on its way."""
+        """The time from which no acknowledged vote can still be on its way."""
         return self.closes_at + self.grace_ms
 
 
@@ -56,7 +56,7 @@ class SealedEnd(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fiel
 
 
 class Drained(PsephosError):
-    """The tally did not come to the sealed ends in time. `behind`: records missing, by partition."""
+    """The tally did not reach the sealed ends in time. `behind`: records missing, by partition."""
 
     exit_code = FAILED
 
@@ -76,13 +76,14 @@ def close(
     progress: Progress = lambda _what: None,
     stopped: Callable[[], bool] = lambda: False,
 ) -> tuple[int, ...]:
-    """Closes the session from wherever the protocol stands to phase Recounting; answers the sealed ends.
+    """Closes the session, from wherever the protocol stands to phase Recounting; returns the sealed ends.
 
-    `closes_at` in ms: without it the control record's time, else now. It is never later than the control record's,
-    and where it is earlier, far enough ahead for ingest to hear of it. It is ignored once a time is fixed.
+    `closes_at` in ms; by default the control record's time, or now if it has none. The time used is never later
+    than the control record's; if earlier, it is far enough ahead for ingest to learn of it. `closes_at` is ignored
+    once a time is fixed.
 
-    Raises LifecycleError, Stopped, Drained (the tally did not come to the end), LogUnavailable,
-    LedgerUnavailable; calling again goes on.
+    Raises LifecycleError, Stopped, Drained (the tally did not reach the end), LogUnavailable, LedgerUnavailable;
+    call again to continue.
     """
     ledger = Ledger.of(settings)
     closing = fix_closing(settings, ledger, closes_at)
@@ -95,20 +96,20 @@ def close(
 
 
 def closing_of(ledger: Ledger) -> Closing | None:
-    """What was fixed about the end of this session, None while it is still open."""
+    """What was fixed about the end of this session; None while it is still open."""
     payload = ledger.get("closing")
     return None if payload is None else msgspec.json.decode(payload, type=Closing)
 
 
 def sealed_ends(ledger: Ledger) -> dict[int, int]:
-    """The end of each partition that has been sealed, as far as the protocol got."""
+    """The ends of the partitions sealed so far, by partition."""
     return {partition: msgspec.json.decode(item, type=SealedEnd).end for partition, item in ledger.items("sealed")}
 
 
 def extend(settings: Settings, closes_at: int) -> Control:
     """Moves `closesAt` to a later time (ms since 1970), as long as closing has not begun.
 
-    Raises LifecycleError where it may not be moved.
+    Raises LifecycleError if it may not be moved.
     """
     wish, closing = Wishes(closes_at=closes_at), closing_of(Ledger.of(settings)) is not None
 
@@ -125,7 +126,7 @@ def extend(settings: Settings, closes_at: int) -> Control:
 
 
 def fix_closing(settings: Settings, ledger: Ledger, closes_at: int | None = None) -> Closing:
-    """Step 1. The first one to write decides; everyone else adopts."""
+    """Step 1: fixes the time. The first process to write decides; every other one adopts."""
     known = closing_of(ledger)
     if known is not None:
         return known
@@ -145,7 +146,7 @@ def announce(
     progress: Progress = lambda _what: None,
     stopped: Callable[[], bool] = lambda: False,
 ) -> Control:
-    """Step 2: tells ingest the time, waits for it, and sets phase Closing. A session beyond stays where it is."""
+    """Step 2: announces the time to ingest, waits for it, sets phase Closing. Leaves later phases as they are."""
 
     control = tell(settings, closing)
     if control.phase not in BEFORE_CLOSING:
@@ -155,7 +156,7 @@ def announce(
 
 
 def tell(settings: Settings, closing: Closing) -> Control:
-    """Step 2, its first half: the control record names the time. Does not wait for it."""
+    """Step 2, first half: writes the time to the control record. Does not wait for it."""
 
     def timed(control: Control) -> Control:
         if control.phase not in BEFORE_CLOSING:
@@ -168,10 +169,9 @@ def tell(settings: Settings, closing: Closing) -> Control:
 def wait_for_grace(
     settings: Settings, closing: Closing, progress: Progress, stopped: Callable[[], bool] = lambda: False
 ) -> None:
-    """Step 3, first half: until both clocks say that the grace time is over.
+    """Step 3, first half: waits until the grace period is over by both clocks.
 
-    A clock here that runs ahead can so never shorten the time that voters have; one that runs behind only
-    makes everyone wait.
+    So a fast clock here can never shorten the time that voters have; a slow one only makes everyone wait.
     """
     _wait_until(now_ms, closing.markers_at, "the grace time ends", progress, stopped)
     skew = abs(broker_time_ms(settings) - now_ms())
@@ -186,8 +186,8 @@ def seal(
 ) -> tuple[int, ...]:
     """Steps 3 to 5: markers, seal, probes, sealed ends. Skipped once every end is in the ledger.
 
-    Further markers of an earlier attempt do no harm, the first one counts. A probe that got through stands
-    behind the marker, before the end that is read only after all of them were refused.
+    Further markers of an earlier attempt do no harm: the first one counts. A probe that got through lies after the
+    marker and before the end, which is read only after all probes were refused.
     """
     partitions = decode_genesis(_require(ledger, "genesis")).partitions
     known = sealed_ends(ledger)
@@ -204,9 +204,9 @@ def seal(
 
 
 def _ends(admin: LogAdmin, marked: list[int]) -> list[int]:
-    """The end of each votes partition, behind the markers. Raises LogUnavailable.
+    """The end of each votes partition, after the markers. Raises LogUnavailable.
 
-    NB: a leader that stood still tells an old end until it hears that it leads no more.
+    NB: a stalled leader may report an old end until it learns that it was deposed.
     """
     deadline = time.monotonic() + _SEAL_TIMEOUT_S
     while True:
@@ -225,9 +225,9 @@ def wait_until_drained(
     progress: Progress = lambda _what: None,
     stopped: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Step 6: until the ledger's head of each partition ends at its sealed end. Raises Drained, Stopped.
+    """Step 6: waits until the ledger's head of each partition ends at its sealed end. Raises Drained, Stopped.
 
-    A head beyond it is no reason to wait: the recount tells what is wrong with it.
+    A head beyond it is no reason to wait: the recount reports what is wrong with it.
     """
     deadline, told = time.monotonic() + timeout_s, 0.0
     while behind := records_behind(ledger, ends):
@@ -270,13 +270,13 @@ def _fix_end(ledger: Ledger, partition: int, end: int) -> int:
 
 
 def records_behind(ledger: Ledger, ends: tuple[int, ...]) -> dict[int, int]:
-    """Records that the tally has to go to the sealed ends, by partition; empty: it has counted all."""
+    """Records that the tally still has to judge up to the sealed ends, by partition; empty once it is done."""
     heads = [_head_end(ledger, partition) for partition in range(len(ends))]
     return {p: int(end - head) for p, (end, head) in enumerate(zip(ends, heads, strict=True)) if head < end}
 
 
 def _head_end(ledger: Ledger, partition: int) -> float:
-    """Where the chain ends. For an unreadable head nobody should wait: no tally can follow it."""
+    """Where the chain ends; infinity for an unreadable head, so that no step waits: no tally can follow it."""
     head = ledger.head(partition)
     if head is None:
         return 0

@@ -1,4 +1,4 @@
-"""The conductor: takes one session through its phases by the clock. What the operator does in a cluster."""
+"""The conductor: takes one session through its phases by the clock, as the operator does in a cluster."""
 
 import threading
 import time
@@ -20,21 +20,21 @@ from psephos.platform.clock import now_ms
 from psephos.platform.logs import get_logger
 from psephos.platform.settings import Settings
 
-_LOOK_S = 2.0  # how often a conductor with nothing to do looks for changes that others made
+_LOOK_S = 2.0  # how often an idle conductor polls for changes that others made
 _LISTEN_S = 0.05  # and for orders
 _RETRY_S = 2.0
 log = get_logger()
 
 Recount = Callable[[], Phase]
-"""Runs the final recount and answers Final or Disputed. Errors of servers are tried again."""
+"""Runs the final recount and returns Final or Disputed. It is retried after server errors."""
 
 
 class Conductor:
     """Runs a session's life in a thread of its own until it has ended or `stop` is called.
 
-    `recount` is how the final recount is run (in this process, or as a child); `orders` is where people say what
-    they want, and while a session is Disputed it waits for their word. Servers that are away for a while only
-    delay it. Errors that a retry can't mend end the thread; `failure` keeps them.
+    `recount` runs the final recount (in this process, or as a child); `orders` is where people give orders, and
+    while a session is Disputed the conductor waits for their decision. Servers that are unavailable for a while
+    only delay it. Errors that a retry can't fix end the thread; `failure` keeps them.
     """
 
     def __init__(
@@ -63,25 +63,25 @@ class Conductor:
         self.failure: Exception | None = None
 
     def start(self) -> None:
-        """Begins. The session must have been prepared."""
+        """Starts the thread. The session must have been prepared."""
         self._thread.start()
 
     def stop(self, timeout_s: float = 10.0) -> None:
-        """Asks the thread to stop and waits; a recount that runs is waited for no longer than that."""
+        """Asks the thread to stop and waits up to `timeout_s` for it, also while a recount runs."""
         self._stop.set()
         self._wake.set()
         if self._thread.ident is not None:
             self._thread.join(timeout_s)
 
     def close(self, closes_at: int | None = None) -> None:
-        """Begins closing: at `closes_at` (ms since 1970), or now and a notice for ingest. Returns at once."""
+        """Begins closing: at `closes_at` (ms since 1970), or now plus ingest's notice time. Returns at once."""
         self._close_at = now_ms() if closes_at is None else closes_at
         self._wake.set()
 
     def wait(self, timeout_s: float | None = None) -> Control | None:
-        """The control record that ended the session; None if it has not ended by then.
+        """Waits for the control record that ended the session; returns None if it has not ended by then.
 
-        Raises what made the conductor give up.
+        Raises the error that made the conductor give up.
         """
         self._ended.wait(timeout_s)
         if self.failure is not None:
@@ -100,7 +100,7 @@ class Conductor:
             self._ended.set()
 
     def _try_step(self) -> bool:
-        """One step; whether there is nothing left to do. Servers that are away are tried again."""
+        """Takes one step; returns whether nothing is left to do. Unavailable servers are tried again."""
         try:
             self.control = self._step()
             self._answer(self.control)
@@ -120,7 +120,7 @@ class Conductor:
         return False
 
     def _idle(self, control: Control) -> None:
-        """Until the clock or somebody has something for us to do."""
+        """Waits until something is due by the clock, or the conductor is called."""
         due = control.opens_at if control.phase is Phase.PENDING else control.closes_at
         left = _LOOK_S if due is None or control.phase in ENDED else (due - now_ms()) / 1000
         until = time.monotonic() + min(max(left, 0.0), _LOOK_S)
@@ -129,7 +129,7 @@ class Conductor:
         self._wake.clear()
 
     def _called(self) -> bool:
-        """Whether somebody wants something of us."""
+        """Returns whether a call or an order is waiting for this conductor."""
         return self._wake.is_set() or self._stop.is_set() or (self._orders is not None and self._orders.waiting())
 
     def _step(self) -> Control:
@@ -148,7 +148,7 @@ class Conductor:
         return current(self._settings)
 
     def _obey(self) -> Control:
-        """Carries out what is wished and due, but for closing, which is only begun."""
+        """Carries out what is wished and due, except closing, which is only begun."""
         ordered = Ordered(0, Wishes()) if self._orders is None else self._orders.ordered()
         wishes = self._possible(ordered.wishes)
         self._closing = closing_of(self._ledger) is not None
@@ -166,7 +166,7 @@ class Conductor:
         return control
 
     def _possible(self, wishes: Wishes) -> Wishes:
-        """Once its result is sealed a session can't become void, whoever died before saying that it is Final."""
+        """The wishes without void once the result is sealed, even if a process died before setting phase Final."""
         sealed = wishes.void and self._ledger.get("final") is not None
         return msgspec.structs.replace(wishes, void="") if sealed else wishes
 
@@ -183,7 +183,7 @@ class Conductor:
         )
 
     def _interrupted(self) -> bool:
-        """Whether to leave a step of closing: the next one goes on where it stood."""
+        """Returns whether to leave a step of closing: the next one continues where it stood."""
         return self._stop.is_set() or (self._orders is not None and self._orders.waiting())
 
     def _count(self) -> Control:

@@ -1,15 +1,15 @@
-"""What may go wrong in the life of a session, besides servers that are away."""
+"""Errors in the life of a session, other than unavailable servers."""
 
 from psephos.platform.errors import FAILED, PsephosError
 
 
 class LifecycleError(PsephosError):
-    """This step may not be taken now. The message is one line: why, and what to do."""
+    """The step is not allowed now. The message is one line: why, and what to do."""
 
     exit_code = FAILED
 
 
 class Stopped(PsephosError):
-    """Whoever runs the step asked it to stop. Run it again to go on."""
+    """The step was stopped by its caller. Run it again to continue."""
 
     exit_code = FAILED

@@ -1,4 +1,4 @@
-"""A session's secrets: the key of the voters' pseudonyms, the signing key, the seed of the lot."""
+"""A session's secrets: the key for the voters' pseudonyms, the signing key, the seed of the lot."""
 
 import os
 import secrets
@@ -22,7 +22,7 @@ LOT_SEED_BYTES = 16
 
 
 class SessionKeys(NamedTuple):
-    """session: key of the voters' pseudonyms; signing: of the final result; lot_seed: of ties by lot."""
+    """session: key for the voters' pseudonyms; signing: signs the final result; lot_seed: for ties by lot."""
 
     session: bytes
     signing: Ed25519PrivateKey
@@ -30,12 +30,12 @@ class SessionKeys(NamedTuple):
 
     @property
     def public_key(self) -> str:
-        """The signing key's public half, hex: what genesis publishes."""
+        """The signing key's public half in hex, as genesis publishes it."""
         return self.signing.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw).hex()
 
 
 def read_keys(settings: Settings) -> SessionKeys:
-    """The keys in the files that the settings name. Raises SettingsError, never telling a key."""
+    """The keys in the files that the settings name. Raises SettingsError, which never contains a key."""
     return SessionKeys(
         read_key(settings.session_key_file, "SESSION_KEY_FILE", SESSION_KEY_BYTES),
         read_signing_key(settings),
@@ -44,7 +44,7 @@ def read_keys(settings: Settings) -> SessionKeys:
 
 
 def read_signing_key(settings: Settings) -> Ed25519PrivateKey:
-    """The Ed25519 private key of the final result. Raises SettingsError."""
+    """The Ed25519 private key that signs the final result. Raises SettingsError."""
     pem = read_key(settings.signing_key_file, "SIGNING_KEY_FILE")
     try:
         return signing_key(pem)
@@ -53,7 +53,7 @@ def read_signing_key(settings: Settings) -> Ed25519PrivateKey:
 
 
 def signing_key(pem: bytes) -> Ed25519PrivateKey:
-    """The key in this PEM. Raises ValueError, never telling the key."""
+    """The key in this PEM. Raises ValueError, which never contains the key."""
     try:
         key = load_pem_private_key(pem, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
@@ -69,9 +69,9 @@ def read_lot_seed(settings: Settings) -> bytes:
 
 
 def make_keys(folder: Path) -> dict[str, Path]:
-    """Makes the keys that are not yet in `folder`, readable by the owner alone.
+    """Creates the keys that are not yet in `folder`, readable only by the owner.
 
-    Answers the settings that name them: session_key_file, signing_key_file, lot_seed_file.
+    Returns the settings that name them: session_key_file, signing_key_file, lot_seed_file.
     """
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     made = new_keys()
@@ -82,7 +82,7 @@ def make_keys(folder: Path) -> dict[str, Path]:
 
 
 def new_keys() -> dict[str, bytes]:
-    """Fresh values of session-key, signing-key and lot-seed, as files and Secrets hold them."""
+    """New values of session-key, signing-key and lot-seed, as files and Secrets hold them."""
     signing = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     return {
         "session-key": secrets.token_hex(SESSION_KEY_BYTES).encode(),

@@ -1,14 +1,14 @@
-"""The order book of a session that runs on this machine: how a person tells its conductor what is wanted.
+"""The order book of a session that runs on this machine: how people give orders to its conductor.
 
 | in the folder | what |
 |---|---|
-| `wishes.json` | a number and all that is wished; written whole, by one commander at a time |
+| `wishes.json` | a number and all wishes; written whole, by one commander at a time |
 | `taken.json` | the conductor's answer: the number that it has dealt with, and the control record then |
 | `conductor` | locked by the conductor as long as it runs |
-| `commander` | locked by whoever gives an order |
+| `commander` | locked by the process that gives an order |
 
-What is wanted stays where it is, so a conductor that dies in between, or is started again, carries it out. It is
-the stand-in for the resource and its status in a cluster.
+Wishes stay in the file, so a conductor that dies in between carries them out when it is started again. The order
+book stands in for the resource and its status in a cluster.
 """
 
 import fcntl
@@ -31,21 +31,21 @@ from psephos.platform.files import write_whole
 from psephos.platform.logs import get_logger
 
 _LOOK_S = 0.05
-_BEGIN_S = 2.0  # for which somebody who only looks whether a conductor runs may hold its lock
+_BEGIN_S = 2.0  # how long a process that only checks whether a conductor runs may hold its lock
 TAKEN_S = 30.0
 _T = TypeVar("_T")
 log = get_logger()
 
 
 class Ordered(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`wishes.json`."""
+    """Content of `wishes.json`."""
 
     number: int
     wishes: Wishes
 
 
 class Taken(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`taken.json`. closing: the end is fixed in the ledger, at the control record's `closesAt`."""
+    """Content of `taken.json`. closing: the end is fixed in the ledger, at the control record's `closesAt`."""
 
     session: str
     number: int
@@ -54,7 +54,7 @@ class Taken(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Untaken(PsephosError):
-    """The conductor has not dealt with an order so far, or has ended; the order stands. One line."""
+    """The conductor has not dealt with an order yet, or has ended; the order stands. The message is one line."""
 
     exit_code = FAILED
 
@@ -63,7 +63,7 @@ class OrderBook:
     """One session's orders, in a folder. Threads of one process may not share it."""
 
     def __init__(self, folder: Path, session: str) -> None:
-        """`session`: its name, as people know it."""
+        """Opens the book in `folder`. `session`: the session's name, as people know it."""
         self._folder = folder
         self.session = session
         self._wishes, self._taken = folder / "wishes.json", folder / "taken.json"
@@ -74,7 +74,7 @@ class OrderBook:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Taken by one conductor. Raises LifecycleError if another one has it."""
+        """Holds the book for one conductor. Raises LifecycleError if another one has it."""
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         with (self._folder / "conductor").open("a") as lock:
             if not _until(lambda: _locked(lock, fcntl.LOCK_EX), _BEGIN_S):
@@ -82,7 +82,7 @@ class OrderBook:
             yield
 
     def ordered(self) -> Ordered:
-        """What is wanted now: number 0 and no wish where nobody has wanted anything."""
+        """The current wishes: number 0 and no wish if none was ever given."""
         raw = self._read(self._wishes)
         try:
             return Ordered(0, Wishes()) if raw is None else msgspec.json.decode(raw, type=Ordered)
@@ -93,20 +93,20 @@ class OrderBook:
             return Ordered(self._dealt_with, Wishes())
 
     def waiting(self) -> bool:
-        """Whether there is an order that `answer` has not been called for."""
+        """Returns whether there is an order that `answer` has not been called for."""
         return self.ordered().number > self._dealt_with
 
     def answer(self, number: int, control: Control, *, closing: bool) -> None:
-        """The orders up to `number` have been dealt with, and this is what came of it."""
+        """Records that the orders up to `number` have been dealt with, and the result."""
         taken = Taken(self.session, number, control, closing)
         self._dealt_with = number
         if self.taken() != taken:
             write_whole(self._taken, msgspec.json.encode(taken))
 
-    # --- Whoever gives an order
+    # --- The commander
 
     def running(self) -> bool:
-        """Whether a conductor is there."""
+        """Returns whether a conductor is running."""
         try:
             with (self._folder / "conductor").open("r") as lock:
                 return not _locked(lock, fcntl.LOCK_SH)
@@ -114,27 +114,27 @@ class OrderBook:
             return False
 
     def taken(self) -> Taken | None:
-        """What the conductor said last; None before it has said anything."""
+        """The conductor's last answer; None before the first one."""
         raw = self._read(self._taken)
         return None if raw is None else msgspec.json.decode(raw, type=Taken)
 
     def give(self, order: Wishes, timeout_s: float = TAKEN_S) -> Control:
-        """Adds an order to what is wanted; returns when it has been carried out.
+        """Adds an order to the wishes; returns when it has been carried out.
 
-        Raises LifecycleError saying what is against it; Untaken if no conductor runs, or none has dealt with it
-        in `timeout_s` seconds.
+        Raises LifecycleError with the objection if it is refused; Untaken if no conductor runs, or none has dealt
+        with it in `timeout_s` seconds.
         """
         with self._commanding():
             known = self._known()
             self._require(order, known)
             if known.control.phase in NO_MORE:
-                return known.control  # it has come true for ever
+                return known.control  # nothing can change it any more
             before = self.ordered()
             number = max(before.number, known.number) + 1
             self._order(Ordered(number, before.wishes.and_now(order)))
             taken = self._dealt(number, timeout_s)
             try:
-                self._require(msgspec.structs.replace(order, close_at=None), taken)  # NB: it has begun by now
+                self._require(msgspec.structs.replace(order, close_at=None), taken)  # NB: closing has begun by now
                 if order.void and taken.control.phase is not Phase.VOID:
                     raise LifecycleError(f"{self.session}: its result is sealed, and stands")
             except LifecycleError:
@@ -188,7 +188,7 @@ class OrderBook:
 
 
 def _until(happened: Callable[[], _T], timeout_s: float) -> _T:
-    """The first true value, or the last one when the time is up."""
+    """Polls `happened`; returns its first true value, or the last value when the time is up."""
     deadline = time.monotonic() + timeout_s
     while not (value := happened()) and time.monotonic() < deadline:
         time.sleep(_LOOK_S)
@@ -196,7 +196,7 @@ def _until(happened: Callable[[], _T], timeout_s: float) -> _T:
 
 
 def _locked(lock: IO[str], kind: int) -> bool:
-    """Whether it could be locked so, at once."""
+    """Tries to lock without blocking; returns whether it succeeded."""
     try:
         fcntl.flock(lock, kind | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -1,7 +1,7 @@
-"""What people order (pause, resume, void, move a time) as the session's next control record. Pure.
+"""Turns people's orders (pause, resume, void, move a time) into the session's next control record. Pure.
 
-The operator reads orders from annotations and the spec, the local stack from its commands. Who writes the record
-is `psephos.control.phases.change`.
+The operator reads orders from annotations and the spec, the local stack from its commands. The record is written
+by `psephos.control.phases.change`.
 """
 
 from enum import StrEnum
@@ -12,14 +12,14 @@ import msgspec
 from psephos.formats.control import Control, Phase
 from psephos.platform.clock import text_of
 
-NOTICE_MS = 3_000  # ingest obeys the control record within 2 s, so it knows of the end before it comes
+NOTICE_MS = 3_000  # ingest obeys the control record within 2 s, so it learns of the end in time
 NOTICE_S = NOTICE_MS // 1000
 BEFORE_CLOSING = frozenset({Phase.PENDING, Phase.OPEN, Phase.PAUSED})
 NO_MORE = frozenset({Phase.FINAL, Phase.VOID})
 
 
 class Voting(StrEnum):
-    """What voting is ordered to be. `closed`: begin to close now, whatever `closesAt` says."""
+    """The ordered state of voting. `closed`: begin to close now, whatever `closesAt` says."""
 
     GOES_ON = ""
     PAUSED = "paused"
@@ -28,7 +28,7 @@ class Voting(StrEnum):
 
 
 class Orders(NamedTuple):
-    """All that people can say about a session while it lives. Times in ms since 1970, None where not set."""
+    """All that people can order about a running session. Times in ms since 1970, None if not set."""
 
     voting: Voting = Voting.GOES_ON
     reason: str = ""
@@ -37,7 +37,7 @@ class Orders(NamedTuple):
 
 
 class Obeyed(NamedTuple):
-    """The control record that obeys the orders, with its old number; `refused`: what can't be done, and why."""
+    """The control record that obeys the orders, with its old number. `refused`: what can't be done, and why."""
 
     control: Control
     refused: str = ""
@@ -46,9 +46,9 @@ class Obeyed(NamedTuple):
 def obey(control: Control, orders: Orders, now: int, *, closing: bool) -> Obeyed:
     """The state that these orders ask for, `now` in ms. `closing`: the ledger has fixed the end.
 
-    A session that is closing can only be made void. Its end moves to later only, and neither end may be so near
-    that ingest could miss it: nobody is told that voting is over who can then vote again. An order that is refused
-    leaves everything else as it is ordered.
+    A session that is closing can only be made void. The end may only be moved to later, and neither the old nor
+    the new one may be too near for ingest to learn of it: otherwise a voter could be refused because voting is
+    over and then be able to vote again. If an order is refused, the others are still carried out.
     """
     if control.phase in NO_MORE:
         return Obeyed(control)
@@ -83,7 +83,7 @@ def _paused_or_open(control: Control, orders: Orders, now: int) -> Control:
 
 
 def _end(control: Control, orders: Orders, now: int, *, closing: bool) -> tuple[int | None, str]:
-    """When voting closes, and why not when it was ordered to."""
+    """When voting closes, and why not at the ordered time; empty if it does."""
     known, wanted = control.closes_at, orders.closes_at
     if wanted == known:
         return known, ""

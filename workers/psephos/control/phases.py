@@ -1,7 +1,7 @@
 """Changes of a session's control record: read, change, write with the next number, read back.
 
-There is one writer by design (the operator's leader, or the local stack's conductor). Reading back makes a
-second one harmless: whose record lost writes it again behind the other.
+There is one writer by design (the operator's leader, or the local stack's conductor). Reading back makes a second
+one harmless: the writer whose record was overwritten writes it again with a higher number.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ FOLLOWING: dict[Phase, frozenset[Phase]] = {
     Phase.PAUSED: frozenset({Phase.OPEN, Phase.CLOSING, Phase.VOID}),
     Phase.CLOSING: frozenset({Phase.RECOUNTING, Phase.VOID}),
     Phase.RECOUNTING: frozenset({Phase.FINAL, Phase.DISPUTED, Phase.VOID}),
-    Phase.DISPUTED: frozenset({Phase.FINAL, Phase.VOID}),  # a person decided, by the runbook
+    Phase.DISPUTED: frozenset({Phase.FINAL, Phase.VOID}),  # a person decides, by the runbook
     Phase.FINAL: frozenset(),
     Phase.VOID: frozenset(),
 }
@@ -30,9 +30,9 @@ log = get_logger()
 
 
 def set_phase(settings: Settings, phase: Phase, *, reason: str = "", **times: Any) -> Control:
-    """Moves the session on; a session that is there already stays as it is. `times`: closes_at, grace_ms.
+    """Moves the session to `phase`; does nothing if it is there already. `times`: closes_at, grace_ms.
 
-    Raises LifecycleError where the phase can't follow the present one, or the session was never prepared.
+    Raises LifecycleError if the phase can't follow the present one, or the session was never prepared.
     """
 
     def move(control: Control) -> Control:
@@ -46,7 +46,7 @@ def set_phase(settings: Settings, phase: Phase, *, reason: str = "", **times: An
 
 
 def current(settings: Settings) -> Control:
-    """What the control topic says. Raises LifecycleError if the session was never prepared."""
+    """The state in the control topic. Raises LifecycleError if the session was never prepared."""
     control = read_control(settings)
     if control is None:
         raise LifecycleError(f"session {settings.session_uid} has no control record: prepare it first")
@@ -54,7 +54,7 @@ def current(settings: Settings) -> Control:
 
 
 def change(settings: Settings, move: Callable[[Control], Control]) -> Control:
-    """Applies `move` to the present state and writes what it answers, unless that is the same."""
+    """Applies `move` to the present state and writes what it returns, unless that is the same."""
     for _ in range(_ATTEMPTS):
         known = current(settings)
         wanted = move(known)

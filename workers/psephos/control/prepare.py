@@ -22,9 +22,9 @@ from psephos.platform.clock import ms_of, now_ms
 from psephos.platform.logs import get_logger
 from psephos.platform.settings import Settings
 
-_SETTLE_S = 30.0  # a topic that was just made is known to every broker long before
+_SETTLE_S = 30.0  # a newly created topic is known to every broker long before that
 _RETRY_S = 0.2
-_COMPARED = (  # what says most about a difference comes first
+_COMPARED = (  # the fields that say most about a difference come first
     "session",
     "name",
     "topic_id",
@@ -40,9 +40,9 @@ log = get_logger()
 
 
 def prepare(settings: Settings, session: Session, keys: SessionKeys, *, make_topics: bool = True) -> Genesis:
-    """Makes what a session needs before any role can start; all that is there already is compared instead.
+    """Creates what a session needs before any role can start; whatever exists already is compared instead.
 
-    `make_topics`: else somebody else makes them, and they are waited for.
+    If `make_topics` is false, another process creates the topics, and this one waits for them.
 
     Raises GenesisMismatch if the ledger holds another session under this uid, or if the votes topic is gone or
     is another one; LogUnavailable; LedgerUnavailable.
@@ -81,7 +81,7 @@ def _genesis(settings: Settings, session: Session, keys: SessionKeys, admin: Log
 
 
 def _first_control(settings: Settings, session: Session) -> Control:
-    """What the control topic says; the session's first state is written where it says nothing."""
+    """The state in the control topic; if there is none, writes the session's first state."""
     known = _settled_control(settings)
     if known is not None:
         return known
@@ -110,7 +110,7 @@ def _settled_control(settings: Settings) -> Control | None:
 
 
 def _settled(read: Callable[[], _T | None]) -> _T | None:
-    """What `read` answers once it knows of a topic that was just made."""
+    """What `read` returns once it knows of a newly created topic; None if it does not in time."""
     deadline = time.monotonic() + _SETTLE_S
     while (answer := read()) is None and time.monotonic() < deadline:
         time.sleep(_RETRY_S)

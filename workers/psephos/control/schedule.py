@@ -6,11 +6,11 @@ from cronsim import CronSim, CronSimError
 
 
 def next_due(schedule: str, after: datetime) -> datetime | None:
-    """The first time behind `after`, to the minute; None for a schedule that never comes, such as 31 February.
+    """The first due time after `after`, to the minute; None if the schedule is never due, such as 31 February.
 
-    Where both day of month and day of week are restricted, either of them is enough, as Kubernetes has it.
+    If both day of month and day of week are restricted, matching either is enough, as in Kubernetes.
     """
     try:
         return next(CronSim(schedule, after.astimezone(UTC)), None)
-    except CronSimError:  # fields that the session's parser lets through: days that no month has
+    except CronSimError:  # fields that the session's parser accepts: days that no month has
         return None

@@ -1,8 +1,8 @@
-"""What people have wished of a session on this machine, and the orders that follow from it. Pure.
+"""What people want of a session on this machine (its wishes), and the orders that follow from it. Pure.
 
-A wish is a level, not an event: all of it stands in one value, which the conductor compares with the control
-record again and again. So what was once written down is carried out in the end, whoever dies meanwhile, and once
-it is, nothing more happens. In a cluster the resource says all of it: see `orders`.
+A wish is a level, not an event: one value holds everything, and the conductor compares it with the control record
+again and again. So a wish that has been written is carried out in the end, whichever process dies meanwhile, and
+after that nothing more happens. In a cluster the resource holds all of it: see `orders`.
 """
 
 from collections.abc import Iterator
@@ -15,10 +15,10 @@ from psephos.platform.clock import text_of
 
 
 class Wishes(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True, kw_only=True):
-    """Times in milliseconds since 1970. None or an empty text: no wish, it stays as it is.
+    """Times in milliseconds since 1970. None or an empty string: no wish, leave it as it is.
 
-    closes_at: when voting is to end; close_at: begin closing, for this time or as soon as ingest can hear of it;
-    void: the reason for which the session is void.
+    closes_at: when voting is to end; close_at: begin closing, for this time or as soon as ingest can learn of it;
+    void: the reason why the session is void.
     """
 
     paused: bool | None = None
@@ -27,7 +27,7 @@ class Wishes(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=
     void: str = ""
 
     def and_now(self, wish: "Wishes") -> "Wishes":
-        """These and a new one. What was wished of `closes_at` before has been decided."""
+        """Merges a new wish into these. Any earlier wish for `closes_at` has been decided."""
         return Wishes(
             paused=self.paused if wish.paused is None else wish.paused,
             closes_at=wish.closes_at,
@@ -37,7 +37,7 @@ class Wishes(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=
 
 
 def orders_of(control: Control, wishes: Wishes) -> Orders:
-    """The session as it stands, with what is wished. To begin closing is no part of it."""
+    """The orders that keep the session as it is, except for the wishes. Beginning to close is not included."""
     stands_paused = control.phase is Phase.PAUSED
     paused = stands_paused if wishes.paused is None else wishes.paused
     return Orders(
@@ -49,7 +49,7 @@ def orders_of(control: Control, wishes: Wishes) -> Orders:
 
 
 def objections(control: Control, wishes: Wishes, *, now_ms: int, closing: bool) -> Iterator[str]:
-    """Why it does not come as it is wished, a line each; a wish that has come true meets none.
+    """Yields why the wishes cannot be met, one reason per line; nothing for a wish that is already fulfilled.
 
     `closing`: the ledger has fixed the end.
     """
