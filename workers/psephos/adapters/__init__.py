@@ -1,1 +1,1 @@
-"""Kafka, DynamoDB, Redis and S3: one package each, and nothing else knows their clients."""
+"""Kafka, DynamoDB, Redis and S3: one package each; no other code uses their clients."""

@@ -1,4 +1,4 @@
-"""The ledger: DynamoDB, the commit point. Conditional writes decide; nothing here is ever changed.
+"""The ledger: DynamoDB, the commit point. Conditional writes decide; no item is ever changed.
 
 One table for all sessions, key (`pk`, `sk`), payload in `b`:
 

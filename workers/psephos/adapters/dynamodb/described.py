@@ -1,4 +1,4 @@
-"""Importing this reads what `psephos.adapters.dynamodb.descriptions` keeps: for a fork server."""
+"""Importing this module reads what `psephos.adapters.dynamodb.descriptions` keeps, for a fork server."""
 
 from psephos.adapters.dynamodb.descriptions import read_descriptions
 

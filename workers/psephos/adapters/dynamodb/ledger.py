@@ -16,23 +16,23 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT_S = 2
 READ_TIMEOUT_S = 5
 _BATCH = 25  # the most that one BatchWriteItem takes
-POOL = 32  # puts of several partitions run side by side
+POOL = 32  # puts of several partitions run in parallel
 
 
 class LedgerUnavailable(PsephosError):
-    """The ledger did not answer, or throttles. The write may have happened: put again, the answer tells."""
+    """The ledger did not answer, or throttles. The write may have happened: put again, and the answer shows it."""
 
     exit_code = BAD_INPUT
 
 
 class LedgerMissing(PsephosError):
-    """The table or an item that must be there is not."""
+    """The table or a required item does not exist."""
 
     exit_code = BAD_INPUT
 
 
 class Conflict(PsephosError):
-    """Another item stands under this key. `payload`: its bytes."""
+    """Another item exists under this key. `payload`: its bytes."""
 
     def __init__(self, payload: bytes) -> None:
         super().__init__("another item stands under this key")
@@ -47,7 +47,7 @@ class StoredBlock(NamedTuple):
 
 
 def dynamodb_client(settings: Settings) -> "DynamoDBClient":
-    """A client by these settings. Local endpoints take any credentials."""
+    """A client for these settings. Local endpoints accept any credentials."""
     local: dict[str, Any] = (
         {"aws_access_key_id": "local", "aws_secret_access_key": "local"} if settings.dynamodb_endpoint else {}
     )
@@ -66,7 +66,7 @@ def dynamodb_client(settings: Settings) -> "DynamoDBClient":
 
 
 class Ledger:
-    """One session's items. Methods raise LedgerUnavailable where they can't reach the table."""
+    """One session's items. Methods raise LedgerUnavailable if they can't reach the table."""
 
     def __init__(self, client: "DynamoDBClient", table: str, session_uid: str) -> None:
         self._client = client
@@ -79,7 +79,7 @@ class Ledger:
         return cls(dynamodb_client(settings), settings.dynamodb_table, settings.session_uid)
 
     def create_table(self) -> None:
-        """Makes the table (on demand) if it is not there, and waits until it is active."""
+        """Creates the table (on demand) if it does not exist, and waits until it is active."""
         try:
             self._client.create_table(
                 TableName=self._table,
@@ -105,15 +105,15 @@ class Ledger:
     # blocks
 
     def put_block(self, partition: int, base: int, payload: bytes) -> None:
-        """Writes a block where none is. Raises Conflict with the stored bytes where one is."""
+        """Writes a block if there is none. Raises Conflict with the stored bytes if there is one."""
         self._put(str(partition), base, payload)
 
     def head(self, partition: int) -> StoredBlock | None:
-        """The last block of a partition, None before the first. Consistent."""
+        """The last block of a partition; None before the first. Consistent."""
         return next(self._query_blocks(partition, "", {}, newest_first=True, limit=1), None)
 
     def block_at(self, partition: int, offset: int) -> StoredBlock | None:
-        """The last block with base <= offset: the one that holds this offset if any does. Consistent."""
+        """The last block with base <= offset: the one that holds this offset, if any does. Consistent."""
         return next(
             self._query_blocks(
                 partition, " AND sk <= :at", {":at": {"N": str(offset)}}, newest_first=True, limit=1
@@ -128,7 +128,7 @@ class Ledger:
     # everything else
 
     def put_once(self, kind: str, payload: bytes, sort: int = 0) -> bytes:
-        """Writes an item if none is there; answers the bytes that stand there then: the own or the older."""
+        """Writes an item if there is none; returns the bytes stored then: its own or the earlier ones."""
         try:
             self._put(kind, sort, payload)
         except Conflict as conflict:
@@ -136,7 +136,7 @@ class Ledger:
         return payload
 
     def get(self, kind: str, sort: int = 0) -> bytes | None:
-        """An item's bytes, None if it is not there. Consistent."""
+        """An item's bytes; None if it does not exist. Consistent."""
         try:
             answer = self._client.get_item(TableName=self._table, Key=self._key(kind, sort), ConsistentRead=True)
         except (BotoCoreError, ClientError) as error:
@@ -149,9 +149,9 @@ class Ledger:
         return ((block.base, block.payload) for block in self._query(kind, "", {}))
 
     def delete_session(self) -> int:
-        """Deletes all items of this session, as deletionPolicy Delete asks; answers how many there were.
+        """Deletes all items of this session, as deletionPolicy Delete requires; returns how many there were.
 
-        NB: names of audits are known nowhere, so this reads the keys of the whole table, page by page.
+        NB: names of audits are recorded nowhere, so this reads the keys of the whole table, page by page.
         """
         ask: dict[str, Any] = {
             "TableName": self._table,

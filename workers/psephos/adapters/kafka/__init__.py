@@ -1,4 +1,4 @@
-"""The log: Kafka. Names and settings of a session's topics, their making and sealing, and the control topic."""
+"""The log: Kafka. Names and settings of a session's topics, creating and sealing them, and the control topic."""
 
 from psephos.adapters.kafka.admin import LogAdmin, read_batches, read_records
 from psephos.adapters.kafka.admin_process import ENDED as ADMIN_PROCESSES_ENDED

@@ -1,4 +1,4 @@
-"""Topics of a session: made, described, sealed, deleted. Calls block; roles with a loop run them in a thread."""
+"""Creates, describes, seals, deletes a session's topics. Calls block; roles with a loop run them in a thread."""
 
 import time
 from collections.abc import Iterator
@@ -35,21 +35,21 @@ from psephos.adapters.kafka.topics import session_topics
 from psephos.platform.settings import Settings
 
 TIMEOUT_S = 20.0
-_OWNED_S = 10.0  # a coordinator that takes longer says nothing
-_SOCKET_MS = 10_000  # a broker that stands still is asked no more after that; the client would wait a minute
-_LEADERS_MOVE_S = 15.0  # about what a broker on a busy machine takes to hear what it leads
-_LEADER_S = 5.0  # a leader that takes longer is looked for anew
+_OWNED_S = 10.0  # a coordinator that takes longer counts as silent
+_SOCKET_MS = 10_000  # after this a broker that hangs is given up; the client would wait a minute by default
+_LEADERS_MOVE_S = 15.0  # about what a broker on a busy machine takes to learn which partitions it leads
+_LEADER_S = 5.0  # a leader that takes longer is looked up again
 _AGAIN_S = 0.2
 
 
 class LogAdmin:
-    """One session's topics. Methods raise LogUnavailable where no broker answers in time.
+    """One session's topics. Methods raise LogUnavailable if no broker answers in time.
 
-    Admin requests are made by a child process, since librdkafka may abort the one that makes them (see
-    `psephos.adapters.kafka.admin_child`). `isolated=False`: by this process, for who does nothing else yet, or
-    asks so often that it can't wait for another process; only requests that have stood the test of restarting
-    brokers may be.
-    What is asked of leaders is no admin request.
+    Admin requests are made by a child process, since librdkafka may abort the process that makes them (see
+    `psephos.adapters.kafka.admin_child`). `isolated=False`: by this process, for callers that do nothing else yet,
+    or ask so often that they can't wait for another process; only for requests that have been tested with
+    restarting brokers.
+    Queries to leaders are not admin requests.
     """
 
     def __init__(self, settings: Settings, *, isolated: bool = True) -> None:
@@ -66,13 +66,13 @@ class LogAdmin:
 
     @cached_property
     def _reader(self) -> Consumer:
-        """It joins no group and commits nothing. An end is what the leader has, not what is committed."""
+        """A consumer that joins no group and commits nothing. An end is the leader's, not the committed one."""
         uncommitted = {"isolation.level": "read_uncommitted"}
         return Consumer({**consumer_config(self._settings), **uncommitted, **self._limits, **self._errors})
 
     @property
     def _errors(self) -> dict[str, Any]:
-        """NB: not a method of this object: a cycle would keep the client's threads."""
+        """NB: the callback is not a method of this object: a reference cycle would keep the client's threads."""
         return {"error_cb": partial(_hear, self._refused)}
 
     def require_brokers(self, timeout_s: float = 10.0) -> None:
@@ -89,7 +89,7 @@ class LogAdmin:
             ) from None
 
     def create_topics(self, partitions: int) -> None:
-        """Makes the session's three topics where they are not there."""
+        """Creates those of the session's three topics that do not exist."""
         topics = [
             Topic(topic.name, topic.partitions, topic.replication, dict(topic.config))
             for topic in session_topics(self._uid, partitions, self._settings.kafka_replication)
@@ -97,23 +97,23 @@ class LogAdmin:
         self._ask(CreateTopics(TIMEOUT_S, topics))
 
     def describe_votes(self, timeout_s: float = TIMEOUT_S) -> tuple[str, int] | None:
-        """(topic id, partition count) of the votes topic, None if it is not there."""
+        """(topic id, partition count) of the votes topic; None if it does not exist."""
         try:
             topic_id, partitions = self._perform(DescribeTopic(timeout_s, votes_topic(self._uid)))
         except RequestFailed as error:
             if error.code == KafkaError.UNKNOWN_TOPIC_OR_PART:
                 return None
-            self.require_brokers(timeout_s)  # NB: librdkafka asks a controller that died until it looks anew
+            self.require_brokers(timeout_s)  # NB: until librdkafka looks again, it asks a dead controller
             raise LogUnavailable(str(error)) from None
         return topic_id, partitions
 
     def count_owned(self) -> int:
-        """How many votes partitions the tally workers have between them.
+        """Number of votes partitions that the tally workers own together.
 
-        A worker that was killed or cut off counts for 10 s more: until the coordinator has not heard of it for its
-        session time-out (`psephos.roles.tally.worker.SESSION_TIMEOUT_MS`). None is while they are shared out anew.
+        A worker that was killed or cut off counts for another 10 s: until its session time-out has expired
+        (`psephos.roles.tally.worker.SESSION_TIMEOUT_MS`). During a rebalance none is owned.
 
-        NB: in a child process whatever `isolated` says: of all requests, this is the one that was seen to abort.
+        NB: runs in a child process whatever `isolated` says: this is the request that was seen to abort.
         """
         request = CountOwned(_OWNED_S, tally_group(self._uid), votes_topic(self._uid))
         try:
@@ -126,14 +126,14 @@ class LogAdmin:
         return self._offsets(partitions, OFFSET_END)
 
     def start_offsets(self, partitions: int) -> list[int]:
-        """The first offset that each votes partition still holds: 0, or the log has lost records."""
+        """The first offset that each votes partition still holds: 0, unless the log has lost records."""
         return self._offsets(partitions, OFFSET_BEGINNING)
 
     def _offsets(self, partitions: int, which: int) -> list[int]:
-        """Asks again while leaders move: once at least, and for some seconds where the answer comes at once.
+        """Retries while leaders move: at least once, and for some seconds if the answer comes at once.
 
-        NB: librdkafka asks leaders that moved by their old epoch until it looks anew, and a broker that has just
-        come back does not know the new epoch for a moment.
+        NB: librdkafka asks leaders that moved with their old epoch until it refreshes its metadata, and a broker
+        that has just come back does not know the new epoch for a moment.
         """
         deadline, asked = time.monotonic() + _LEADERS_MOVE_S, False
         while True:
@@ -147,11 +147,11 @@ class LogAdmin:
             time.sleep(_AGAIN_S)
 
     def _ask_leaders(self, partitions: int, which: int) -> list[int]:
-        """NB: the protocol asks for a first or last offset as for that of a time, by a time below 0."""
+        """Asks once. NB: in the protocol, a first or last offset is requested as that of a time below 0."""
         topic = votes_topic(self._uid)
         asked = [TopicPartition(topic, index, which) for index in range(partitions)]
         try:
-            if not self._looked:  # else librdkafka looks for the leaders a second later
+            if not self._looked:  # else librdkafka looks up the leaders a second later
                 self._reader.list_topics(topic, timeout=_LEADER_S)
                 self._looked = True
             found = self._reader.offsets_for_times(asked, timeout=_LEADER_S)
@@ -164,15 +164,15 @@ class LogAdmin:
         return [part.offset for part in sorted(found, key=lambda part: part.partition)]
 
     def seal_votes(self) -> None:
-        """From now on every producer of the votes topic is refused: no record fits into 0 bytes."""
+        """Seals the votes topic: from now on every producer is refused, since no record fits into 0 bytes."""
         self._set_votes_config("max.message.bytes", "0")
 
     def unseal_votes(self) -> None:
-        """Takes the seal away. Only for a person who follows a runbook, and for tests that tamper."""
+        """Removes the seal. Only for a person who follows a runbook, and for tests that tamper."""
         self._set_votes_config("max.message.bytes", "1048588")
 
     def delete_topics(self) -> None:
-        """Deletes the session's topics; those that are gone already do not matter."""
+        """Deletes the session's topics; ignores those that are already gone."""
         names = [votes_topic(self._uid), tallies_topic(self._uid), control_topic(self._uid)]
         self._ask(DeleteTopics(TIMEOUT_S, names))
 
@@ -186,7 +186,7 @@ class LogAdmin:
             raise LogUnavailable(str(error)) from None
 
     def _perform(self, request: Request) -> Any:
-        """Raises RequestFailed; LogUnavailable where the child ends."""
+        """Makes a request. Raises RequestFailed; LogUnavailable if the child ends."""
         if self._isolated:
             return admin_process.shared.ask(self._connection(), request)
         return perform(self._admin, request)
@@ -198,9 +198,9 @@ class LogAdmin:
 def read_records(
     settings: Settings, topic: str, partition: int, start: int, end: int, *, batch: int = 10_000
 ) -> Iterator[Any]:
-    """Messages of one partition with start <= offset < end, in order, by a consumer of its own.
+    """Messages of one partition with start <= offset < end, in order, read by a consumer of its own.
 
-    Raises LogUnavailable if the log has none of them any more or does not answer for 30 s.
+    Raises LogUnavailable if the log no longer has any of them or does not answer for 30 s.
     """
     for messages in read_batches(settings, topic, partition, start, end, batch=batch):
         yield from messages
@@ -209,10 +209,10 @@ def read_records(
 def read_batches(
     settings: Settings, topic: str, partition: int, start: int, end: int, *, batch: int = 10_000
 ) -> Iterator[list[Any]]:
-    """The same, as lists of `batch` messages at most."""
+    """Like `read_records`, in lists of at most `batch` messages."""
     consumer = Consumer(consumer_config(settings))
     try:
-        consumer.list_topics(topic, timeout=TIMEOUT_S)  # else librdkafka looks for the leader half a second later
+        consumer.list_topics(topic, timeout=TIMEOUT_S)  # else librdkafka looks up the leader half a second later
         consumer.assign([TopicPartition(topic, partition, start)])
         at = start
         while at < end:
@@ -232,7 +232,7 @@ def read_batches(
 
 
 def _below(messages: list[Any], end: int, where: str) -> list[Any]:
-    """The records below `end`: without those from there on, and without the news that the log ends here.
+    """The messages that are records below `end`; without those at or after it, and without end-of-log events.
 
     Raises LogUnavailable for any other error.
     """
@@ -254,7 +254,7 @@ def _offset(message: Any) -> int:
 
 
 def _hear(refused: list[str], error: KafkaError) -> None:
-    """A wrong password, or a certificate: of them a call itself says only that it took too long."""
+    """Remembers a refused password or certificate: the call itself reports only that it took too long."""
     if error.code() in (KafkaError._AUTHENTICATION, KafkaError._SSL):
         refused[:] = [error.str()]
 

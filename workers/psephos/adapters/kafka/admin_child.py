@@ -1,12 +1,12 @@
-"""Kafka's admin requests, and the process that makes them for another one: `python -P admin_child.py`, by pipes.
+"""Kafka's admin requests, and the process that makes them for another one: `python -P admin_child.py`, over pipes.
 
-librdkafka can end the whole process that makes such a request. One to a group's coordinator that has timed out is
-freed, but what waits for the coordinator's connection is not told, and uses it once the connection is there
-(confluentinc/librdkafka 4605: `rd_kafka_enq_once_del_source_return: Assertion eonce->refcnt > 0`). The other admin
-requests are built on the same parts. So a process that must not end has them made by this one, which may:
+librdkafka can end the whole process that makes such a request. A request to a group's coordinator that has timed
+out is freed, but what waits for the coordinator's connection is not notified, and uses it once the connection is
+there (confluentinc/librdkafka 4605: `rd_kafka_enq_once_del_source_return: Assertion eonce->refcnt > 0`). The other
+admin requests are built on the same parts. So a process that must not end has them made by this one, which may:
 `psephos.adapters.kafka.admin_process` is the other half.
 
-NB: it runs as a file and imports nothing else of psephos: it has to be there within a fraction of a second.
+NB: it runs as a file and imports nothing else of psephos: it has to be ready within a fraction of a second.
 """
 
 import logging
@@ -33,17 +33,17 @@ from confluent_kafka.admin import (
 from psephos.platform.errors import PsephosError
 
 SLACK_S: Final = 5.0
-"""`perform` takes so much longer than a request's own time-out at most."""
+"""`perform` takes at most this much longer than a request's own time-out."""
 
 _LENGTH = struct.Struct(">I")
-_CLIENTS = 2  # one is in use; there are two where a password has just been changed
+_CLIENTS = 2  # one is in use; there are two if a password has just been changed
 _NEVER_S = 600.0
 
 Config = Mapping[str, str | int | bool]
 
 
 class Topic(msgspec.Struct, frozen=True):
-    """A topic as it is to be made."""
+    """A topic to be created."""
 
     name: str
     partitions: int
@@ -52,25 +52,25 @@ class Topic(msgspec.Struct, frozen=True):
 
 
 class _Request(msgspec.Struct, frozen=True, tag=True):
-    """Each may be made twice: the second one finds done what the first one did."""
+    """A request. Each may be made twice: the second one finds the work of the first one done."""
 
     timeout_s: float
 
 
 class CreateTopics(_Request, frozen=True):
-    """Makes those that are not there."""
+    """Creates those that do not exist."""
 
     topics: list[Topic]
 
 
 class DeleteTopics(_Request, frozen=True):
-    """Deletes those that are there."""
+    """Deletes those that exist."""
 
     names: list[str]
 
 
 class DescribeTopic(_Request, frozen=True):
-    """(topic id, partition count)."""
+    """Returns (topic id, partition count)."""
 
     name: str
 
@@ -84,7 +84,7 @@ class SetTopicConfig(_Request, frozen=True):
 
 
 class CountOwned(_Request, frozen=True):
-    """How many partitions of a topic the members of a group have between them."""
+    """Returns how many partitions of a topic the members of a group own together."""
 
     group: str
     topic: str
@@ -94,7 +94,7 @@ Request = CreateTopics | DeleteTopics | DescribeTopic | SetTopicConfig | CountOw
 
 
 class Asked(msgspec.Struct, frozen=True):
-    """A request on its way to the child, with the configuration of the client that is to make it."""
+    """A request sent to the child, with the configuration of the client that is to make it."""
 
     number: int
     config: dict[str, str | int | bool]
@@ -102,7 +102,7 @@ class Asked(msgspec.Struct, frozen=True):
 
 
 class Said(msgspec.Struct, frozen=True):
-    """What came of the request of this number. With a reason it failed, by this code of librdkafka."""
+    """The result of the request with this number. With a reason: it failed, with this librdkafka code."""
 
     number: int
     value: Any = None
@@ -122,7 +122,7 @@ class RequestFailed(PsephosError):
 
 
 def perform(client: AdminClient, request: Request) -> Any:
-    """Makes a request and waits for what comes of it. Raises RequestFailed."""
+    """Makes a request and waits for its result. Raises RequestFailed."""
     limit_s = request.timeout_s + SLACK_S
     match request:
         case CreateTopics():
@@ -142,7 +142,7 @@ def perform(client: AdminClient, request: Request) -> Any:
             described = _wait(asked[request.name], limit_s)
             return str(described.topic_id), len(described.partitions)
         case CountOwned():
-            # NB: librdkafka's own time-out comes when this client is long gone: it is what ends in the abort.
+            # NB: librdkafka's own time-out, which leads to the abort, comes only when this client is long gone.
             groups = client.describe_consumer_groups([request.group], request_timeout=_NEVER_S)
             return _owned(_wait(groups[request.group], request.timeout_s), request.topic)
     return None
@@ -158,8 +158,8 @@ def _owned(group: Any, topic: str) -> int:
 
 
 def _wait(future: "Future[Any]", limit_s: float, ignore: int | None = None) -> Any:
-    """NB: an error of the future is not raised: it would hold this stack, and the stack the future and its client,
-    which would then live until the next garbage collection, with a request that has timed out."""
+    """Waits for the future. NB: its error is not raised: it would hold this stack, and the stack the future and
+    its client, which would then live until the next garbage collection, with a request that has timed out."""
     try:
         error = future.exception(limit_s)
     except TimeoutError:
@@ -178,13 +178,13 @@ def _wait(future: "Future[Any]", limit_s: float, ignore: int | None = None) -> A
 
 
 def frame(message: Asked | Said) -> bytes:
-    """The message as it goes through a pipe."""
+    """The message as it is sent through a pipe."""
     payload = msgspec.msgpack.encode(message)
     return _LENGTH.pack(len(payload)) + payload
 
 
 def read_frame(pipe: int) -> bytes | None:
-    """The next message, still encoded. None: the other end is closed."""
+    """The next message, still encoded; None if the other end is closed."""
     head = _read(pipe, _LENGTH.size)
     return None if head is None else _read(pipe, _LENGTH.unpack(head)[0])
 
@@ -203,7 +203,7 @@ def _read(pipe: int, length: int) -> bytes | None:
 
 
 class _Clients:
-    """Clients by their configuration, which each request brings with it: passwords change."""
+    """Clients by their configuration, which comes with each request: passwords change."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -214,16 +214,16 @@ class _Clients:
         self._quiet: dict[str, Any] = {"logger": logger}
 
     def perform(self, asked: Asked) -> Any:
-        """NB: owners are asked for by a client that lives no longer than the question. Of a broker that has
-        restarted librdkafka 2.x keeps the old connection in mind as the group's coordinator: each further question
-        by the same client times out (issue 5511 there)."""
+        """Makes a request. NB: CountOwned gets a client that lives no longer than the request. After a broker has
+        restarted, librdkafka 2.x keeps the old connection as the group's coordinator: each further request by the
+        same client times out (librdkafka issue 5511)."""
         if isinstance(asked.request, CountOwned):
             return perform(self._new(asked.config), asked.request)
         key = msgspec.msgpack.encode(sorted(asked.config.items()))
         try:
             return perform(self._kept(key, asked.config), asked.request)
         except RequestFailed:
-            # Its client may go on asking a controller that has died: the next question has another one.
+            # Its client may go on asking a controller that has died: the next request gets another client.
             with self._lock:
                 self._clients.pop(key, None)
             raise
@@ -245,12 +245,12 @@ def _said(perform: Callable[[Asked], Any], asked: Asked) -> Said:
         return Said(asked.number, perform(asked))
     except RequestFailed as error:
         return Said(asked.number, code=error.code, reason=str(error))
-    except Exception as error:  # a configuration that is no good, or a bug here: whoever asked must hear of it
+    except Exception as error:  # a bad configuration, or a bug here: the caller must learn of it
         return Said(asked.number, code=KafkaError._FAIL, reason=repr(error))
 
 
 def main() -> None:
-    """Until standard input ends. NB: what others print goes to standard error: standard output is for frames."""
+    """Runs until standard input ends. NB: other output goes to standard error: standard output is for frames."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # an abort must not leave passwords on a disk
     replies, writing = os.dup(1), threading.Lock()
     os.dup2(2, 1)
@@ -265,7 +265,7 @@ def main() -> None:
 
     while (message := read_frame(0)) is not None:
         threading.Thread(target=reply, args=(decoder.decode(message),), daemon=True).start()
-    os._exit(0)  # nobody waits any more for what librdkafka is doing
+    os._exit(0)  # nothing waits any more for what librdkafka is doing
 
 
 if __name__ == "__main__":

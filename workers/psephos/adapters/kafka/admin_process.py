@@ -1,8 +1,8 @@
-"""Admin requests by a child process, which librdkafka may abort.
+"""Admin requests made by a child process, which librdkafka may abort.
 
-`psephos.adapters.kafka.admin_child` is what runs in it.
-One child a process, shared by its threads: started by the first request, ended when it has had none for a while.
-Where it ends by itself, each request that it had is made once more, in a new one.
+The child runs `psephos.adapters.kafka.admin_child`.
+There is one child per process, shared by its threads: started by the first request, ended when it has had none for
+a while. If it ends by itself, each of its pending requests is made once more, in a new child.
 """
 
 import itertools
@@ -35,16 +35,16 @@ from psephos.platform.child_process import ProcessError, start_piped
 from psephos.platform.errors import PsephosError
 from psephos.platform.logs import get_logger
 
-IDLE_S = 20.0  # a child without a request ends after so long: it holds some 30 MiB
-HUNG_S = SLACK_S + 5.0  # a request that takes so much longer than its own time-out: the child stands still
-_RESTS_S = (0.1, 5.0)  # first and longest pause before a new child; twice as long after each that ended
+IDLE_S = 20.0  # a child without a request ends after this long: it holds some 30 MiB
+HUNG_S = SLACK_S + 5.0  # if a request takes this much longer than its own time-out, the child hangs
+_RESTS_S = (0.1, 5.0)  # first and longest pause before a new child; doubled after each that ended
 ENDED = Counter(
     "psephos_admin_process_ended_total",
     "Child processes for Kafka's admin requests that died or hung.",
     ["how"],
     registry=None,
 )
-"""In no registry: each process that makes requests for long puts it into its own."""
+"""In no registry: each long-running process that makes requests adds it to its own."""
 log = get_logger()
 
 
@@ -60,14 +60,14 @@ class AdminProcess:
 
     @property
     def pid(self) -> int | None:
-        """Of the child that runs."""
+        """The process id of the running child; None without one."""
         child = self._child
         return None if child is None or child.over else child.pid
 
     def ask(self, config: Config, request: Request) -> Any:
-        """What comes of the request, by a client of this configuration.
+        """The result of the request, made by a client with this configuration.
 
-        Raises RequestFailed (by a broker, or for want of one), LogUnavailable (the child hung, or died twice).
+        Raises RequestFailed (by a broker, or for lack of one), LogUnavailable (the child hung, or died twice).
         """
         try:
             return self._ask(config, request)
@@ -86,7 +86,7 @@ class AdminProcess:
             self._child = None
 
     def let_go(self) -> None:
-        """In a forked copy: closes its parent's pipes. NB: without a lock: another thread may have held it."""
+        """Closes the parent's pipes in a forked copy. NB: without the lock: another thread may have held it."""
         if self._child is not None:
             self._child.close()
 
@@ -107,11 +107,11 @@ class AdminProcess:
 
 
 class _Ended(PsephosError):
-    """The child has ended, with this request in its hands or before it took it."""
+    """The child has ended, while it had this request or before it took it."""
 
 
 class _Child:
-    """One child, from its start to its end. Raises LogUnavailable where it can't be started."""
+    """One child, from its start to its end. Raises LogUnavailable if it can't be started."""
 
     def __init__(self, idle_s: float, hung_s: float, died: Callable[[], None]) -> None:
         try:
@@ -122,11 +122,11 @@ class _Child:
             raise LogUnavailable(str(error)) from None
         self._idle_s, self._hung_s = idle_s, hung_s
         self._died = died
-        self._lock = threading.Lock()  # of all below
+        self._lock = threading.Lock()  # guards all below
         self._waiting: dict[int, Future[Said]] = {}
         self._numbers = itertools.count()
         self._used = time.monotonic()
-        self._wanted = False  # its end
+        self._wanted = False  # whether its end is intended
         self._how = "died"
         self.over = False
         self._writing = threading.Lock()
@@ -141,7 +141,7 @@ class _Child:
         return self._process.pid
 
     def ask(self, config: Config, request: Request) -> Any:
-        """Raises RequestFailed; LogUnavailable if the child hangs, which ends it; _Ended."""
+        """The request's result. Raises RequestFailed; LogUnavailable if the child hangs, and kills it; _Ended."""
         limit_s = request.timeout_s + self._hung_s
         deadline = time.monotonic() + limit_s
         reply: Future[Said] = Future()
@@ -166,7 +166,7 @@ class _Child:
         return said.value
 
     def end(self) -> None:
-        """Ends it; requests that wait raise _Ended."""
+        """Kills the child; waiting requests raise _Ended."""
         with self._lock:
             self.over = self._wanted = True
         self._process.kill()
@@ -178,7 +178,7 @@ class _Child:
             pipe.close()
 
     def _write(self, message: bytes, deadline: float) -> None:
-        """Raises TimeoutError: a child that stands still reads no more once the pipe is full."""
+        """Writes to the child. Raises TimeoutError: if the child hangs, the pipe fills up."""
         with self._writing:
             try:
                 pipe = _pipe(self._process.stdin)
@@ -186,7 +186,7 @@ class _Child:
                     _wait_for(pipe, select.POLLOUT, deadline - time.monotonic())
                     message = message[os.write(pipe, message) :]
             except (BrokenPipeError, ValueError):
-                return  # it has ended, which `_receive` tells all that wait
+                return  # the child has ended; `_receive` fails all waiting requests
 
     def _receive(self) -> None:
         decoder = msgspec.msgpack.Decoder(Said)
@@ -231,7 +231,7 @@ class _Child:
             self.close()
 
     def _listen(self) -> None:
-        """Keeps what it says last: where librdkafka aborts, the assertion that failed."""
+        """Keeps the child's last line: if librdkafka aborts, the assertion that failed."""
         assert self._process.stderr is not None
         for line in self._process.stderr:
             self._last_line = line.decode(errors="replace").strip() or self._last_line
@@ -243,7 +243,7 @@ def _pipe(pipe: IO[bytes] | None) -> int:
 
 
 def _wait_for(pipe: int, event: int, timeout_s: float) -> None:
-    """Raises TimeoutError."""
+    """Waits for the event. Raises TimeoutError."""
     poll = select.poll()
     poll.register(pipe, event)
     if not poll.poll(max(0.0, timeout_s) * 1000):
@@ -251,7 +251,7 @@ def _wait_for(pipe: int, event: int, timeout_s: float) -> None:
 
 
 shared = AdminProcess()
-"""This process's own."""
+"""The one of this process."""
 
 
 def _renew() -> None:

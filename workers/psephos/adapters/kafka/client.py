@@ -1,4 +1,4 @@
-"""How every client of the log is configured, and the names of a session's topics."""
+"""The configuration of every client of the log, and the names of a session's topics."""
 
 import functools
 import logging
@@ -18,17 +18,17 @@ class LogUnavailable(PsephosError):
 
 
 def votes_topic(session_uid: str) -> str:
-    """Every accepted request, in order, never deleted by time or size."""
+    """The topic of every accepted request, in order, never deleted by time or size."""
     return f"psephos.{session_uid}.votes"
 
 
 def tallies_topic(session_uid: str) -> str:
-    """Absolute tallies by partition, compacted."""
+    """The topic of absolute tallies by partition, compacted."""
     return f"psephos.{session_uid}.tallies"
 
 
 def control_topic(session_uid: str) -> str:
-    """The session's phase and times, compacted, one partition."""
+    """The topic of the session's phase and times, compacted, with one partition."""
     return f"psephos.{session_uid}.control"
 
 
@@ -39,15 +39,15 @@ def tally_group(session_uid: str) -> str:
 
 _quiet = logging.getLogger("psephos.librdkafka")
 _quiet.addHandler(logging.NullHandler())
-_quiet.propagate = False  # librdkafka's own lines; what matters reaches our logs as errors of calls
+_quiet.propagate = False  # librdkafka's own log lines; what matters reaches our logs as errors of calls
 
 
 EAGER: Final = {"fetch.queue.backoff.ms": 10}
-"""Of consumers: librdkafka's own second of rest, whenever it holds enough, is longer than what it holds lasts."""
+"""For consumers: librdkafka's default pause of 1 s, whenever enough is queued, outlasts what is queued."""
 
 
 def connection_config(settings: Settings) -> dict[str, str | int | bool]:
-    """librdkafka properties common to all clients, those in other processes too. Raises SettingsError."""
+    """The librdkafka properties common to all clients, also those in other processes. Raises SettingsError."""
     return {
         "bootstrap.servers": settings.kafka_bootstrap,
         "socket.keepalive.enable": True,
@@ -58,12 +58,12 @@ def connection_config(settings: Settings) -> dict[str, str | int | bool]:
 
 
 def client_config(settings: Settings) -> dict[str, Any]:
-    """The same for a client in this process. Raises SettingsError."""
+    """`connection_config` for a client in this process. Raises SettingsError."""
     return {**connection_config(settings), "logger": _quiet}
 
 
 def consumer_config(settings: Settings) -> dict[str, Any]:
-    """A consumer that is assigned by hand and commits nothing; it reads only committed records."""
+    """For a consumer with manual assignment that commits nothing and reads only committed records."""
     return {
         **client_config(settings),
         "group.id": f"psephos.{settings.session_uid}.unused",  # librdkafka wants one
@@ -93,13 +93,13 @@ def _properties(settings: Settings) -> dict[str, str]:
 
 
 def _property(name: str, value: str) -> tuple[str, str]:
-    """A certificate or a key has lines of its own, which stand as `\\n` in the one that it has here."""
+    """The property; in a certificate or key, which has one line here, each `\\n` becomes a line break."""
     return name, value.replace("\\n", "\n") if name.endswith(".pem") else value
 
 
 @functools.lru_cache(maxsize=4)
 def _wrong(properties: tuple[tuple[str, str], ...]) -> str | None:
-    """What librdkafka has against these properties. It says so to clients only, so one without brokers is made."""
+    """Why librdkafka rejects these properties. Only creating a client shows it, so one without brokers is made."""
     config: dict[str, Any] = {**dict(properties), "logger": _quiet}
     try:
         AdminClient(config)

@@ -22,7 +22,7 @@ from psephos.platform.settings import Settings
 
 _POLL_S = 0.2
 _LEADER_S = 20.0
-_ANSWER_S = 1.0  # a broker that takes longer to tell where the topic ends counts as silent
+_ANSWER_S = 1.0  # a broker that takes longer to report the topic's end counts as silent
 log = get_logger()
 
 
@@ -32,7 +32,7 @@ def write_control(settings: Settings, control: Control) -> None:
     failed: list[KafkaError] = []
     topic = control_topic(settings.session_uid)
     try:
-        producer.list_topics(topic, timeout=_LEADER_S)  # else librdkafka looks for the leader half a second later
+        producer.list_topics(topic, timeout=_LEADER_S)  # else librdkafka looks up the leader half a second later
     except KafkaException as error:
         raise LogUnavailable(str(error)) from None
     producer.produce(
@@ -46,12 +46,12 @@ def write_control(settings: Settings, control: Control) -> None:
 
 
 def read_control(settings: Settings, timeout_s: float = 10.0) -> Control | None:
-    """The session's state as it stands at the end of the topic, None if nothing was ever set."""
+    """The session's state at the end of the topic; None if none was ever set. Raises LogUnavailable."""
     consumer = Consumer({**consumer_config(settings), "fetch.wait.max.ms": 50})
     newest: Control | None = None
     topic = control_topic(settings.session_uid)
     try:
-        consumer.list_topics(topic, timeout=timeout_s)  # else librdkafka looks for the leader half a second later
+        consumer.list_topics(topic, timeout=timeout_s)  # else librdkafka looks up the leader half a second later
         consumer.assign([TopicPartition(topic, 0, OFFSET_BEGINNING)])
         while (message := consumer.poll(timeout_s)) is not None:
             error = message.error()
@@ -69,7 +69,7 @@ def read_control(settings: Settings, timeout_s: float = 10.0) -> Control | None:
 
 
 class ControlFollower:
-    """Follows the topic in a thread of its own and hands over each newer state, within milliseconds."""
+    """Follows the topic in its own thread and hands over each newer state, within milliseconds."""
 
     def __init__(
         self,
@@ -79,10 +79,10 @@ class ControlFollower:
         on_current: Callable[[float], None] | None = None,
         current_every_s: float = 1.0,
     ) -> None:
-        """Both are called in the follower's thread.
+        """Starts the thread. Both callbacks are called in it.
 
-        `on_current` hears, about every `current_every_s` seconds, a time by `time.monotonic` at which all that
-        stood in the topic had been handed over: silence means that a newer state may be there, unheard.
+        `on_current` receives, about every `current_every_s` seconds, a time by `time.monotonic` at which
+        everything in the topic had been handed over: without such calls, there may be a newer state that was not.
         """
         self._settings = settings
         self._on_change = on_change
@@ -94,7 +94,7 @@ class ControlFollower:
         self._thread.start()
 
     def wait_caught_up(self, timeout_s: float) -> bool:
-        """Whether all that stood in the topic has been handed over."""
+        """Waits until everything in the topic has been handed over; returns whether it has."""
         return self._caught_up.wait(timeout_s)
 
     def close(self) -> None:
@@ -105,7 +105,7 @@ class ControlFollower:
         consumer = Consumer({**consumer_config(self._settings), "fetch.wait.max.ms": 100})
         consumer.assign([TopicPartition(control_topic(self._settings.session_uid), 0, OFFSET_BEGINNING)])
         newest: Control | None = None
-        handed_over = 0  # all below this offset; NB: the end may lie behind the last record, if that was deleted
+        handed_over = 0  # all below this offset; NB: the end may be past the last record, if that was deleted
         asked = 0.0
         while not self._stop.is_set():
             message = consumer.poll(min(_POLL_S, self._every_s))
@@ -128,7 +128,7 @@ class ControlFollower:
         consumer.close()
 
     def _end(self, consumer: Consumer) -> int | None:
-        """Where the topic ends by its leader, None if it did not answer."""
+        """The end of the topic according to its leader; None if it did not answer."""
         topic = TopicPartition(control_topic(self._settings.session_uid), 0)
         try:
             offsets = consumer.get_watermark_offsets(topic, timeout=_ANSWER_S)
@@ -138,7 +138,7 @@ class ControlFollower:
 
 
 def _newer(settings: Settings, newest: Control | None, message: Message) -> Control | None:
-    """A record that can't be read, has another key, or is older than what is known, changes nothing."""
+    """The newer state. A record that can't be read, has another key, or is older than `newest` changes nothing."""
     if message.key() != settings.session_uid.encode():
         return newest
     try:

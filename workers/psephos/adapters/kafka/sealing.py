@@ -1,4 +1,4 @@
-"""The writes that end a votes topic: close markers, probes of the seal, and the brokers' own clock."""
+"""The writes that end a votes topic (close markers, probes of the seal), and the brokers' own clock."""
 
 from typing import Any
 
@@ -8,8 +8,8 @@ from psephos.adapters.kafka.client import LogUnavailable, client_config, control
 from psephos.formats.votes import MARKER_KEY, encode_marker
 from psephos.platform.settings import Settings
 
-CLOCK_KEY = b"clock"  # no session's uid stands in a control topic of its own under this key
-PROBE_KEY = b"psephos.probe"  # 13 bytes: never a voter. One that gets through is late: it stands behind a marker
+CLOCK_KEY = b"clock"  # not a session's uid, which is the key of the state in its control topic
+PROBE_KEY = b"psephos.probe"  # 13 bytes: never a voter. One that gets through is late: it comes after a marker
 _ANSWER_S = 20.0
 _PROBE_S = 5.0
 
@@ -17,7 +17,7 @@ Reports = dict[int, tuple[KafkaError | None, Message]]
 
 
 def broker_time_ms(settings: Settings) -> int:
-    """Now by the broker that leads the control topic, in ms since 1970: the append time of an empty record.
+    """The time at the broker that leads the control topic, in ms since 1970: the append time of an empty record.
 
     Raises LogUnavailable.
     """
@@ -36,8 +36,8 @@ def broker_time_ms(settings: Settings) -> int:
 def mark_closed(settings: Settings, partitions: int, closes_at: int) -> list[int]:
     """Writes a close marker into every votes partition and waits for each acknowledgement.
 
-    Answers the offset behind each marker. A partition that refuses it because of its size has been sealed, which
-    only ever follows an acknowledged marker: that one counts, and the answer is 0. Raises LogUnavailable.
+    Returns the offset after each marker. A partition that refuses it because of its size has been sealed, which
+    only ever follows an acknowledged marker: that one counts, and the offset is 0. Raises LogUnavailable.
     """
     producer = Producer(
         {

@@ -1,4 +1,4 @@
-"""A session's topics and their settings, for who makes them: the admin client, or KafkaTopic resources. Pure."""
+"""A session's topics and their settings, for what creates them: the admin client or KafkaTopic resources. Pure."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -7,11 +7,11 @@ from psephos.adapters.kafka.client import control_topic, tallies_topic, votes_to
 
 _FOREVER = {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"}
 _COMPACT = {"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.1"}
-_DATED = {"message.timestamp.type": "LogAppendTime"}  # roles hold their clocks against it
+_DATED = {"message.timestamp.type": "LogAppendTime"}  # roles compare their clocks with it
 
 
 class Topic(NamedTuple):
-    """A topic as it is to be made."""
+    """A topic to be created."""
 
     name: str
     partitions: int
@@ -20,7 +20,7 @@ class Topic(NamedTuple):
 
 
 def session_topics(session_uid: str, partitions: int, replication: int) -> tuple[Topic, ...]:
-    """votes, tallies and control, in this order."""
+    """The topics votes, tallies and control, in this order."""
     common = {
         "min.insync.replicas": str(max(1, replication - 1)),
         "unclean.leader.election.enable": "false",

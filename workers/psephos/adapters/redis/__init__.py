@@ -1,6 +1,6 @@
-"""The projection: the newest result frame of a session in Redis, written by compare-and-set, and its channel.
+"""The projection: a session's newest result frame in Redis, written by compare-and-set, and its channel.
 
-The projector and the recount's sealing step write it, gateways read it.
+The projector and the recount's sealing step write it; gateways read it.
 """
 
 from psephos.adapters.redis.projection import (

@@ -1,12 +1,13 @@
 """Compare-and-set on (epoch, version): two writers do no harm, and a version never goes backwards.
 
-A Redis that was emptied has forgotten what it showed, so nothing there refuses an older frame. It has a vacancy
-then, whose name lasts until a frame is written or Redis is emptied once more. A projector learns the name, then
-reads all that anybody can have shown before, and writes by that name. If the vacancy is another one by now, a
-newer frame may have come and gone meanwhile, and it has to read again.
+A Redis that was emptied has forgotten what it showed, so nothing in it refuses an older frame. It then has a
+vacancy, whose name lasts until a frame is written or Redis is emptied again. A projector learns the name, then
+reads everything that can have been shown before, and writes under that name. If there is another vacancy by then,
+a newer frame may have come and gone meanwhile, and the projector has to read again.
 
-One Redis, or a Redis Cluster. In a cluster all keys of a session and its channel are in one slot, and frames are
-published to the nodes of that slot only (sharded, Redis 7): else every node would carry every session's frames.
+Works with one Redis or a Redis Cluster. In a cluster all keys of a session and its channel are in one slot, and
+frames are published to the nodes of that slot only (sharded, Redis 7): otherwise every node would carry every
+session's frames.
 """
 
 import secrets
@@ -27,10 +28,10 @@ from psephos.platform.settings import Settings
 
 _HEARTBEAT_S = 5  # a projector beats every second; gateways mark results stale without a beat
 _MESSAGES: Final = ("message", "smessage")
-_TIMEOUT_S = 2.0  # a Redis that hangs is away
-# An equal version of one epoch is not written again: its content is the same but for its time.
-# ARGV: epoch, version, body, the vacancy that the writer knows, and the name of one that it is the first to see;
-# that is empty where any vacancy may be filled.
+_TIMEOUT_S = 2.0  # a Redis that hangs counts as unavailable
+# An equal version of one epoch is not written again: its content is the same except for its time.
+# ARGV: epoch, version, body, the vacancy that the writer knows, and the name for one that it is the first to see;
+# that name is empty if any vacancy may be filled.
 _WRITE = """
 local old = redis.call('HMGET', KEYS[1], 'epoch', 'version', 'vacancy')
 local vacant = old[1] ~= ARGV[1]
@@ -47,12 +48,12 @@ return 1
 """
 Client: TypeAlias = "Redis | RedisCluster"
 AWAY: Final = (RedisError, RedisClusterException, OSError, TimeoutError, RuntimeError)
-"""Errors of calls while Redis, or a part of a cluster, is away. NB: the second is not derived from the first. The
-last one is uvloop's, for a connection that was closed before the first write to it: redis-py passes it on."""
+"""Errors of calls while Redis, or part of a cluster, is unavailable. NB: the second is not derived from the first.
+The last one is uvloop's, for a connection that was closed before the first write to it: redis-py passes it on."""
 
 
 class Vacant(PsephosError):
-    """No frame of this epoch is there, and the writer may not know the newest that was."""
+    """Redis holds no frame of this epoch, and the writer may not know the newest one that it held."""
 
     def __init__(self, vacancy: str) -> None:
         super().__init__("Redis holds no frame of this session")
@@ -60,7 +61,7 @@ class Vacant(PsephosError):
 
 
 def frame_name(session_uid: str) -> str:
-    """Key of the hash {epoch, version, body}, {vacancy} while there is none.
+    """Key of the hash {epoch, version, body}, or {vacancy} while there is no frame.
 
     The braces keep a session's keys in one cluster slot.
     """
@@ -68,19 +69,19 @@ def frame_name(session_uid: str) -> str:
 
 
 def channel_name(session_uid: str) -> str:
-    """Channel on which each newer frame's body is published."""
+    """Channel on which the body of each newer frame is published."""
     return f"psephos:{{{session_uid}}}:frames"
 
 
 def heartbeat_name(session_uid: str) -> str:
-    """Key that a living projector keeps from expiring."""
+    """Key that a live projector keeps from expiring."""
     return f"psephos:{{{session_uid}}}:projector"
 
 
 def redis_client(settings: Settings, timeout_s: float = _TIMEOUT_S) -> Client:
-    """A client that fails soon and does not retry: its users know when to try again, and what to say till then."""
+    """A client that fails fast and does not retry: callers know when to retry, and what to report until then."""
     common: dict[str, Any] = {"socket_timeout": timeout_s, "socket_connect_timeout": timeout_s, **tls(settings)}
-    if settings.redis_cluster:  # one retry: of a slot that has moved, or a node that has gone
+    if settings.redis_cluster:  # one retry: for a slot that has moved, or a node that is gone
         return RedisCluster.from_url(settings.redis_url, retry=Retry(NoBackoff(), 1), **common)
     return Redis.from_url(settings.redis_url, retry=Retry(NoBackoff(), 0), **common)
 
@@ -92,7 +93,7 @@ def tls(settings: Settings) -> dict[str, str]:
 
 
 class Projection:
-    """One session's frame in Redis. Methods raise what is in AWAY when Redis is."""
+    """One session's frame in Redis. Methods raise the errors in AWAY while Redis is unavailable."""
 
     def __init__(self, redis: Client, session_uid: str) -> None:
         self._redis: Any = redis  # the two clients have the same commands, but no type in common
@@ -101,17 +102,17 @@ class Projection:
         self._write = self._redis.register_script(_WRITE % ("SPUBLISH" if sharded else "PUBLISH"))
 
     async def write(self, epoch: str, version: int, body: bytes) -> bool:
-        """Writes and publishes the frame if it is newer than the one there; returns whether it was.
+        """Writes and publishes the frame if it is newer than the stored one; returns whether it was.
 
-        Only for a frame that nothing newer can have been shown before: the final one.
+        Only for a frame before which nothing newer can have been shown: the final one.
         """
         return bool(await self._compare_and_set(epoch, version, body, "", ""))
 
     async def write_live(self, epoch: str, version: int, body: bytes, vacancy: str) -> bool:
-        """As `write`, for a frame that may be older than one that Redis has forgotten.
+        """Like `write`, for a frame that may be older than one that Redis has forgotten.
 
-        vacancy: the one that the writer had seen before it read everything, empty if none. Raises Vacant if there
-        is another one now.
+        vacancy: the one that the writer saw before it read everything, empty if none. Raises Vacant if there is
+        another one now.
         """
         done = await self._compare_and_set(epoch, version, body, vacancy, secrets.token_hex(8))
         if isinstance(done, bytes | str):
@@ -124,22 +125,22 @@ class Projection:
         return done
 
     async def read(self) -> bytes | None:
-        """The newest frame's body, None if there is none."""
+        """The newest frame's body; None if there is none."""
         body = await self._redis.hget(frame_name(self._uid), "body")
         return body.encode() if isinstance(body, str) else body
 
     async def beat(self, lag_ms: int) -> None:
-        """A projector is alive, and the oldest record that it has not yet seen counted waits for so long."""
+        """Reports that a projector is alive, and how long the oldest record not yet seen counted has waited."""
         await self._redis.set(heartbeat_name(self._uid), lag_ms, ex=_HEARTBEAT_S)
 
     async def lag_ms(self) -> int | None:
-        """What a projector's beat of the last seconds said, None without one."""
+        """The lag in a projector's heartbeat of the last seconds; None without one."""
         beat = await self._redis.get(heartbeat_name(self._uid))
         return None if beat is None else int(beat)
 
     @asynccontextmanager
     async def subscription(self) -> AsyncIterator["Subscription"]:
-        """The session's channel, for as long as the block lasts."""
+        """A subscription to the session's channel, for the duration of the `with` block."""
         subscription = Subscription(self._redis, channel_name(self._uid))
         try:
             await subscription.renew()
@@ -148,14 +149,14 @@ class Projection:
             await subscription.end()
 
     async def delete(self) -> None:
-        """Forgets this session."""
+        """Deletes this session's keys."""
         await self._redis.delete(frame_name(self._uid), heartbeat_name(self._uid))
 
 
 class Subscription:
-    """Frames as they are published. Redis drops slow subscribers silently: `read` is what is right.
+    """Frames as they are published. Redis drops slow subscribers silently: `read` is authoritative.
 
-    In a cluster it is a connection to the node that has the channel's slot, made anew when the slot has moved:
+    In a cluster it is a connection to the node that has the channel's slot, recreated when the slot has moved:
     the client learns that from the answers to its reads.
     """
 
@@ -167,7 +168,7 @@ class Subscription:
         self._pubsub: PubSub | None = None
 
     async def renew(self) -> None:
-        """Subscribes, where the channel is now."""
+        """Subscribes on the node that has the channel now."""
         await self.end()
         if isinstance(self._redis, RedisCluster):
             await self._redis.initialize()
@@ -181,7 +182,7 @@ class Subscription:
             await self._pubsub.subscribe(self._channel)
 
     async def end(self) -> None:
-        """Gives up its connection."""
+        """Closes the connection."""
         pubsub: Any = self._pubsub  # its aclose has no types
         own, self._pubsub, self._own = self._own, None, None
         try:
@@ -192,7 +193,7 @@ class Subscription:
                 await own.aclose()
 
     async def bodies(self, seconds: float) -> AsyncIterator[bytes]:
-        """Bodies of frames that come within so many seconds."""
+        """Bodies of the frames that arrive within this many seconds."""
         if isinstance(self._redis, RedisCluster) and self._owner(self._redis).name != self._node:
             await self.renew()
         assert self._pubsub is not None

@@ -1,6 +1,6 @@
 """The object store (S3): electoral rolls are read from it, final results are written to it.
 
-Recount, ingest and operator use it. Nothing of a vote rests on it: the result stands in the ledger.
+Recount, ingest and operator use it. No vote depends on it: the result is in the ledger.
 """
 
 from psephos.adapters.s3.address import Address, address_of, exports_address

@@ -1,7 +1,7 @@
 """Addresses of objects: s3://bucket/key. Pure.
 
-NB: what follows the bucket is the key as it is, as the cloud's own tools read it: nothing is percent-decoded, and
-`?` and `#` are characters like others.
+NB: whatever follows the bucket is the literal key, as the cloud's own tools read it: nothing is percent-decoded,
+and `?` and `#` are ordinary characters.
 """
 
 from typing import NamedTuple
@@ -10,13 +10,13 @@ from psephos.domain.session import STORE_SCHEME
 
 
 class Address(NamedTuple):
-    """A place in a bucket: an object, or with `below` what is named under it."""
+    """A location in a bucket: an object, or with `below` a name under it."""
 
     bucket: str
     key: str
 
     def below(self, *parts: str) -> "Address":
-        """The place of this name under this one."""
+        """The address of this name under this one."""
         return Address(self.bucket, "/".join(part for part in (self.key.strip("/"), *parts) if part))
 
     def __str__(self) -> str:
@@ -24,7 +24,7 @@ class Address(NamedTuple):
 
 
 def address_of(url: str | None) -> Address | None:
-    """What an s3:// URL names, None for any other one."""
+    """The address that an s3:// URL names; None for any other URL."""
     if url is None or not url.startswith(STORE_SCHEME):
         return None
     bucket, _, key = url.removeprefix(STORE_SCHEME).partition("/")
@@ -32,9 +32,9 @@ def address_of(url: str | None) -> Address | None:
 
 
 def exports_address(url: str | None, name: str, uid: str) -> Address | None:
-    """The session's own place under its exports.url, None if that is not in an object store.
+    """The session's own address under its exports.url; None if that is not in an object store.
 
-    With its uid: sessions of the same name, in another namespace or after it, never share a place.
+    It contains the uid, so sessions of the same name, in another namespace or later, never share an address.
     """
     address = address_of(url)
     return None if address is None else address.below(name, uid)

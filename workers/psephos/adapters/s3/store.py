@@ -26,7 +26,7 @@ _MEANINGS = {
     "AccessDenied": "access is denied",
     "403": "access is denied",
     "InvalidAccessKeyId": "the access key is not known there",
-    "XAdminUserNotFound": "the access key is not known there",  # what versitygw calls it
+    "XAdminUserNotFound": "the access key is not known there",  # versitygw's name for it
     "SignatureDoesNotMatch": "the secret access key is wrong",
     "NotImplemented": "it has no conditional writes (If-None-Match, If-Match)",
     "PermanentRedirect": "the bucket is in another region",
@@ -35,32 +35,32 @@ _MEANINGS = {
 
 
 class ObjectStoreError(PsephosError):
-    """The store did not do what it was asked. One line: where, and why."""
+    """The store did not do what it was asked to. The message is one line: where, and why."""
 
 
 class ObjectMissing(ObjectStoreError):
-    """No object is there."""
+    """There is no such object."""
 
 
 class _Changed(PsephosError):
-    """The object is another one than was expected, or there is one where none was."""
+    """The object is not the expected one, or there is one where none was."""
 
 
 class ObjectVersion(NamedTuple):
-    """Which content an object has now: its ETag, and its size in bytes."""
+    """Identifies an object's present content: its ETag, and its size in bytes."""
 
     etag: str
     size: int
 
 
 def s3_client(settings: Settings) -> "S3Client":
-    """A client by these settings: with their key, else with what the environment gives: variables, a role."""
+    """A client for these settings: with their key, else with the environment's credentials: variables, a role."""
     own: dict[str, Any] = {}
     if settings.s3_access_key_id is not None:
         own["aws_access_key_id"] = settings.s3_access_key_id
         own["aws_secret_access_key"] = settings.s3_secret_access_key
     elsewhere: dict[str, Any] = {}
-    if settings.s3_endpoint is not None:  # not every other server knows bucket hosts and trailing checksums
+    if settings.s3_endpoint is not None:  # not every other server knows bucket host names and trailing checksums
         elsewhere = {
             "s3": {"addressing_style": "path"},
             "request_checksum_calculation": "when_required",
@@ -81,27 +81,27 @@ def s3_client(settings: Settings) -> "S3Client":
 
 
 class ObjectStore:
-    """Methods raise ObjectStoreError. Threads may share it."""
+    """An object store. Methods raise ObjectStoreError. Threads may share it."""
 
     def __init__(self, client: "S3Client") -> None:
         self._client = client
 
     @classmethod
     def of(cls, settings: Settings) -> "ObjectStore":
-        """The store that these settings name. Asks nobody yet."""
+        """The store that these settings name. Makes no request yet."""
         try:
             return cls(s3_client(settings))
         except (BotoCoreError, ValueError) as error:
             raise ObjectStoreError(f"S3: {error}") from None
 
     def version(self, address: Address) -> ObjectVersion:
-        """Which content is there now. Raises ObjectMissing."""
+        """The version of the object's present content. Raises ObjectMissing."""
         with _translated(address):
             answer = self._client.head_object(Bucket=address.bucket, Key=address.key)
         return ObjectVersion(answer["ETag"], answer["ContentLength"])
 
     def read(self, address: Address) -> tuple[bytes, str] | None:
-        """A small object and its ETag, None where there is none."""
+        """A small object and its ETag; None if there is none."""
         try:
             with _translated(address):
                 answer = self._client.get_object(Bucket=address.bucket, Key=address.key)
@@ -110,7 +110,7 @@ class ObjectStore:
             return None
 
     def chunks(self, address: Address, etag: str) -> Iterator[bytes]:
-        """This very content, piece by piece: an object that has become another one meanwhile is an error."""
+        """Exactly this content, chunk by chunk: it is an error if the object has changed meanwhile."""
         with _translated(address):
             try:
                 answer = self._client.get_object(Bucket=address.bucket, Key=address.key, IfMatch=etag)
@@ -121,9 +121,9 @@ class ObjectStore:
                 raise
 
     def put_same(self, address: Address, content: bytes, media_type: str) -> bool:
-        """Makes the object hold this content; answers whether it had to be written.
+        """Makes the object hold this content; returns whether it had to be written.
 
-        Conditional in each case, so that of two writers one sees what the other one wrote.
+        Every write is conditional, so that of two writers one sees what the other one wrote.
         """
         for _ in range(ATTEMPTS):
             found = self.read(address)
@@ -139,7 +139,7 @@ class ObjectStore:
         raise ObjectStoreError(f"{address}: somebody else writes it as well")
 
     def delete_below(self, address: Address) -> int:
-        """Deletes all that is named under this place; answers how many objects. A bucket that is gone has none."""
+        """Deletes all objects under this address; returns how many. A bucket that is gone has none."""
         deleted, pages = 0, self._client.get_paginator("list_objects_v2")
         with _translated(address):
             try:
@@ -169,7 +169,7 @@ def _code(error: ClientError) -> str:
 
 @contextmanager
 def _translated(address: Address) -> Iterator[None]:
-    """The client's errors as ours, in words."""
+    """Translates the client's errors into ours, in words."""
     try:
         yield
     except ClientError as error:
