@@ -1,8 +1,8 @@
 """Ledger blocks: the commit point of a batch of records, one immutable item each.
 
-A block names the block before it by hash, the records it covers by offsets and digest, what became of each
-record, and the cumulative state behind them. Blocks of a partition form a chain that starts at offset 0 with
-the hash of the session's genesis. The block's hash covers the stored bytes.
+A block holds the previous block's hash, the offsets and digest of the records it covers, the decision about each
+record, and the cumulative state after them. Blocks of a partition form a chain that starts at offset 0 with the
+hash of the session's genesis. The block's hash covers the stored bytes.
 """
 
 import hashlib
@@ -31,7 +31,7 @@ NOTHING = -1  # no offset: supersedes nothing, not closed
 
 
 class RecordClass(IntEnum):
-    """What became of a record. SUPERSEDED is counted beside the others: it marks accepted votes."""
+    """The decision about a record. SUPERSEDED is counted in addition to the others: it marks accepted votes."""
 
     ACCEPTED = 0
     SUPERSEDED = 1
@@ -65,7 +65,7 @@ class AcceptedVote(NamedTuple):
 
 
 class AcceptedVotes(Sequence[AcceptedVote]):
-    """Accepted votes by columns: a sequence of AcceptedVote that makes each one only when it is asked for.
+    """Accepted votes by columns: a sequence of AcceptedVote that creates each one only on access.
 
     Each column is a sequence of the field's values; all have one length.
     """
@@ -122,10 +122,10 @@ def _same(one: Sequence[object], other: Sequence[object]) -> bool:
 
 
 class State(NamedTuple):
-    """Cumulative state behind a block.
+    """Cumulative state after a block.
 
     tallies: millionths, option-major: `tallies[option * segments + segment]`; classes: records so far by
-    RecordClass; voters: voters with at least one counted vote; closed_at: offset of the first close marker
+    RecordClass; voters: voters with at least one counted vote; closed_at: offset of the first close marker,
     or NOTHING.
     """
 
@@ -141,7 +141,7 @@ class State(NamedTuple):
 
     @property
     def records(self) -> int:
-        """Records so far, the identity: accepted + duplicate + rejected + control."""
+        """Number of records so far, by the identity accepted + duplicate + rejected + control."""
         return sum(self.classes) - self.classes[RecordClass.SUPERSEDED]
 
 
@@ -160,7 +160,7 @@ class Block(NamedTuple):
     state: State
 
     def class_at(self, offset: int) -> RecordClass | None:
-        """The class of a record of this block, None if it is not in here."""
+        """The class of a record of this block; None if the block does not contain it."""
         if any(vote.offset == offset for vote in self.accepted):
             return RecordClass.ACCEPTED
         return next((RecordClass(code) for at, code in self.others if at == offset), None)
@@ -318,7 +318,7 @@ def _unpack_others(packed: _Packed) -> list[tuple[int, int]]:
 
 
 def _pack_relative(times: Sequence[int]) -> bytes:
-    """Times are near each other: the first as it is, all of them relative to it."""
+    """Packs times, which are close together: the first as it is, then all of them relative to it."""
     if not times:
         return b""
     first = times[0]

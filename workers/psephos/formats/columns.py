@@ -1,7 +1,7 @@
-"""Columns: how a block packs thousands of small values without an object a value.
+"""Columns: how a block packs thousands of small values without allocating one object per value.
 
-A column of integers takes the narrowest width that holds them all, and one value where they are all the
-same. Big integers (cumulative tallies have no upper bound) take as many bytes as they need.
+A column of integers takes the narrowest width that holds them all, or one value if they are all the same. Big
+integers (cumulative tallies have no upper bound) take as many bytes as they need.
 """
 
 import sys
@@ -18,7 +18,7 @@ _EIGHT = {"b": 1, "h": 2, "i": 4, "q": 8}
 
 
 def pack_ints(values: Sequence[int]) -> bytes:
-    """Signed 64-bit integers to bytes: a type letter, then the packed values (one if all are equal).
+    """Packs signed 64-bit integers: a type letter, then the packed values (one if all are equal).
 
     The form is canonical: equal sequences give equal bytes.
     Raises OverflowError if a value does not fit into 64 bits.
@@ -57,7 +57,7 @@ def unpack_ints(data: bytes, length: int) -> list[int]:
 
 
 def pack_big_ints(values: Sequence[int]) -> bytes:
-    """Integers without a bound: a length byte each, then that many bytes, big-endian, signed."""
+    """Packs unbounded integers: one length byte each, then that many bytes, big-endian, signed."""
     out = bytearray()
     for value in values:
         size = (value.bit_length() + 8) // 8 if value else 0
@@ -80,7 +80,7 @@ def unpack_big_ints(data: bytes) -> list[int]:
 
 
 def pack_chunks(values: Sequence[bytes]) -> tuple[bytes, bytes]:
-    """Byte strings of any length to (column of their lengths, their concatenation)."""
+    """Packs byte strings of any length into (column of their lengths, their concatenation)."""
     return pack_ints(list(map(len, values))), b"".join(values)
 
 
@@ -96,7 +96,7 @@ def unpack_chunks(lengths: bytes, blob: bytes, count: int) -> list[bytes]:
 
 
 def split(blob: bytes, width: int, count: int) -> list[bytes]:
-    """Byte strings of one width, cut from their concatenation. Raises Malformed."""
+    """Splits a concatenation into byte strings of one width. Raises Malformed."""
     if len(blob) != width * count:
         raise Malformed(f"{count} values of {width} bytes expected, {len(blob)} bytes found")
     return [blob[at : at + width] for at in range(0, len(blob), width)]

@@ -1,4 +1,4 @@
-"""Records of the control topic: the session's phase and times as the operator (or the local stack) sets them.
+"""Records of the control topic: the session's phase and times, as set by the operator (or the local stack).
 
 Keyed by the session's uid, compacted: the last record is the state. `number` grows with every change, so the
 versions of result frames, which add it, never go backwards.
@@ -14,7 +14,7 @@ VERSION = 1
 
 
 class Phase(StrEnum):
-    """Phases of a session. Paused goes back to Open; Final, Disputed and Void are ends."""
+    """Phases of a session. Paused goes back to Open; Final, Disputed and Void end it."""
 
     PENDING = "Pending"
     OPEN = "Open"
@@ -30,7 +30,7 @@ ENDED = frozenset({Phase.FINAL, Phase.DISPUTED, Phase.VOID})
 
 
 class Control(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True, kw_only=True):
-    """The session's state. Times in milliseconds since 1970, None where not set; grace in milliseconds."""
+    """The session's state. Times in milliseconds since 1970, None if not set; grace in milliseconds."""
 
     version: int = VERSION
     phase: Phase
@@ -41,11 +41,11 @@ class Control(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields
     reason: str = ""
 
     def accepts_votes(self, now_ms: int) -> bool:
-        """Whether a vote received now may count."""
+        """Returns whether a vote received now may count."""
         return self.phase is Phase.OPEN and not self.closed_by(now_ms)
 
     def closed_by(self, now_ms: int) -> bool:
-        """Whether `closesAt` has passed."""
+        """Returns whether `closesAt` has passed."""
         return self.closes_at is not None and now_ms >= self.closes_at
 
 

@@ -1,4 +1,4 @@
-"""The one error that decoders raise, and those that it stands for."""
+"""The one error that decoders raise, and the errors that it replaces."""
 
 import msgspec
 
@@ -6,8 +6,8 @@ from psephos.platform.errors import PsephosError
 
 
 class Malformed(PsephosError, ValueError):
-    """Bytes that are not of the format they claim to be. The message says what was wrong."""
+    """Bytes that are not in the format they claim to be in. The message says what was wrong."""
 
 
 UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-"""What msgspec raises for bytes that it can't read. NB: text that is not UTF-8 is no DecodeError of its own."""
+"""Errors that msgspec raises for bytes that it can't read. NB: for text that is not UTF-8 it is not its own."""

@@ -1,4 +1,4 @@
-"""Result frames: the one snapshot that Redis, WebSocket, SSE and GET carry."""
+"""Result frames: the snapshot that Redis, WebSocket, SSE and GET all carry."""
 
 from collections.abc import Mapping
 from decimal import Decimal
@@ -12,7 +12,7 @@ Amount = int | Decimal  # whole votes are integers; weighted ones decimals with 
 
 
 class Turnout(msgspec.Struct, frozen=True, rename="camel"):
-    """Records by class so far. rejected: by reason; voters: with at least one counted vote."""
+    """Numbers of records so far, by class. rejected: by reason; voters: those with at least one counted vote."""
 
     received: int
     accepted: int
@@ -25,8 +25,8 @@ class Turnout(msgspec.Struct, frozen=True, rename="camel"):
 class Frame(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     """A full snapshot. (epoch, version) orders frames: another epoch means forget and resync.
 
-    totals: by option id, None under embargo; segments: totals by segment where declared; as_of: milliseconds
-    since 1970; lag_ms: how long the oldest record that is not yet in it had been waiting, 0 if none was;
+    totals: by option id, None under embargo; segments: totals by segment if declared; as_of: milliseconds since
+    1970; lag_ms: how long the oldest record not yet included had been waiting, 0 if there was none;
     closes_at: when voting closes, milliseconds since 1970, None if not set; outcome: winners and rounds in the
     final frame (the shape of `psephos.domain.counting.outcome_json`), else None.
     """
@@ -50,7 +50,7 @@ _decoder = msgspec.json.Decoder(Frame)
 
 
 def encode_frame(frame: Frame) -> bytes:
-    """The frame's JSON, shared by every door."""
+    """The frame's JSON, the same for every endpoint."""
     return _encoder.encode(frame)
 
 

@@ -1,16 +1,16 @@
-"""Receipts: what a voter holds after a 202. Anyone can verify one offline with the session's public receipt key.
+"""Receipts: what a voter gets with a 202. Anyone can verify one offline with the session's public receipt key.
 
     version ‖ session tag(8) ‖ partition u16 ‖ offset u64 ‖ record digest(16)      the body
     ‖ depth u8 ‖ sides u16 ‖ depth x 16 bytes                                      a Merkle path to a root
     ‖ Ed25519 signature(64) over "psephos receipts 2" ‖ session tag ‖ root
 
 as base64url. One signature serves all votes that were acknowledged together: signing costs 50 µs, hashing 1 µs.
-Bit k of `sides` says that the k-th node of the path stands on the left. A single vote has an empty path: its root
-is its leaf. Nodes are 16 bytes of SHA-256; leaves (behind a 0) and inner nodes (behind a 1) are hashed in domains
-of their own, so no node passes for a vote.
+Bit k of `sides` says that the k-th node of the path is on the left. A single vote has an empty path: its root is
+its leaf. Nodes are 16 bytes of SHA-256; leaves (after a 0) and inner nodes (after a 1) are hashed in separate
+domains, so no node passes for a vote.
 
 The session tag is the start of the genesis hash. The private key is derived from the session key, so ingest needs
-no further secret, and who only verifies needs none at all.
+no further secret, and a verifier needs none at all.
 """
 
 import base64
@@ -42,8 +42,8 @@ _BODY: Final = struct.Struct(f">B{TAG_BYTES}sHQ{DIGEST_BYTES}s")
 _PATH: Final = struct.Struct(">BH")
 _SHORTEST: Final = _BODY.size + _PATH.size + SIGNATURE_BYTES
 LONGEST_TEXT: Final = -(-(_SHORTEST + MAX_DEPTH * NODE_BYTES) * 4 // 3)
-_HEAD: Final = _BODY.size + _PATH.size + NODE_BYTES  # of a receipt, with its sibling: what no other one has
-_MIDDLE: Final = 3 * NODE_BYTES  # behind it: what it shares with its sibling; what is behind that, sixteen share
+_HEAD: Final = _BODY.size + _PATH.size + NODE_BYTES  # of a receipt, with its sibling: shared with no other one
+_MIDDLE: Final = 3 * NODE_BYTES  # after it: shared with its sibling; what comes after that, sixteen share
 _HEAD_TEXT: Final = _HEAD * 4 // 3  # 54 and 48 bytes are whole groups of three: base64 can be cut there
 _MIDDLE_TEXT: Final = _MIDDLE * 4 // 3
 _GROUP_DEPTH: Final = 4
@@ -53,7 +53,7 @@ _Item = TypeVar("_Item")
 
 
 class Receipt(NamedTuple):
-    """Where a vote stands in the log, and the first 16 bytes of its record digest."""
+    """A vote's place in the log, and the first 16 bytes of its record digest."""
 
     session_tag: bytes
     partition: int
@@ -62,7 +62,7 @@ class Receipt(NamedTuple):
 
 
 class SignedReceipt(NamedTuple):
-    """A receipt as it was read, not yet verified: whoever signed `root` for this session has issued it."""
+    """A receipt as it was read, not yet verified: it is genuine if the session's key has signed `root`."""
 
     receipt: Receipt
     root: bytes
@@ -76,30 +76,30 @@ class ReceiptSigner:
         self._key = _private_key(session_key)
 
     def sign(self, receipts: Sequence[Receipt]) -> list[str]:
-        """One to MAX_TOGETHER receipts of one session, as their voters get them, under one signature."""
+        """Encodes one to MAX_TOGETHER receipts of one session, as voters get them, under one signature."""
         _, partitions, offsets, digests = zip(*receipts, strict=True)
         return self.sign_columns(receipts[0].session_tag, partitions, offsets, digests)
 
     def sign_columns(
         self, session_tag: bytes, partitions: Sequence[int], offsets: Sequence[int], digests: Sequence[bytes]
     ) -> list[str]:
-        """The same by columns; of each record digest the first DIGEST_BYTES count."""
+        """Like `sign`, by columns; the first DIGEST_BYTES of each record digest count."""
         columns = repeat(VERSION), repeat(session_tag), partitions, offsets, digests
         bodies = list(map(_BODY.pack, *columns))
-        levels = _tree([sha256(b"\0" + body).digest()[:NODE_BYTES] for body in bodies])  # `_leaf`, a call less
+        levels = _tree([sha256(b"\0" + body).digest()[:NODE_BYTES] for body in bodies])  # `_leaf`, inlined
         return _texts(bodies, levels, self._key.sign(_signed(session_tag, levels[-1][0])))
 
 
 class ReceiptVerifier:
-    """Tells receipts of one session from all others, without a secret. Threads may share it."""
+    """Distinguishes receipts of one session from all others, without a secret. Threads may share it."""
 
     def __init__(self, public_key: str) -> None:
-        """`public_key`: the `receiptKey` of the session's genesis, hex. Raises ValueError if it is none."""
+        """`public_key`: the `receiptKey` of the session's genesis, hex. Raises ValueError if it is not a key."""
         self._key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(public_key))
         self._known: dict[tuple[bytes, bytes, bytes], None] = {}
 
     def decode(self, text: str) -> Receipt:
-        """A genuine receipt. Raises Malformed for anything that this session did not issue."""
+        """Returns a genuine receipt. Raises Malformed for anything that this session did not issue."""
         signed = parse_receipt(text)
         self.verify(signed)
         return signed.receipt
@@ -124,7 +124,7 @@ def receipt_key(session_key: bytes) -> str:
 
 
 def parse_receipt(text: str) -> SignedReceipt:
-    """What a receipt says, whoever wrote it. Raises Malformed for what is no receipt at all."""
+    """Parses a receipt without verifying its signature. Raises Malformed if it is not a receipt at all."""
     raw = _bytes(text)
     if raw[0] != VERSION:
         raise Malformed(f"receipt of version {raw[0]}, known is {VERSION}")
@@ -188,7 +188,7 @@ def _tree(leaves: list[bytes]) -> list[list[bytes]]:
 
 
 def _paths(levels: list[list[bytes]]) -> list[tuple[bytes, int]]:
-    """Each leaf's (path, sides), made from the root downwards: what is above two nodes is joined once."""
+    """Each leaf's (path, sides), built from the root down, so that what two nodes share is joined once."""
     paths: list[tuple[bytes, int]] = [(b"", 0)]
     for level in reversed(levels[:-1]):
         below = []
@@ -202,7 +202,7 @@ def _paths(levels: list[list[bytes]]) -> list[tuple[bytes, int]]:
 
 
 def _texts(bodies: list[bytes], levels: list[list[bytes]], signature: bytes) -> list[str]:
-    """The receipts of these bodies: of whole groups, sixteen leaves each, together; of what is left each alone."""
+    """The receipts of these bodies: whole groups of sixteen leaves together, the remaining ones one by one."""
     whole = len(bodies) // _GROUP
     upper = _paths(levels[_GROUP_DEPTH:])[:whole] if whole else []
     texts = _texts_of_groups(bodies, levels, upper, signature) if whole else []
@@ -213,7 +213,7 @@ def _texts(bodies: list[bytes], levels: list[list[bytes]], signature: bytes) -> 
 
 
 def _path(levels: list[list[bytes]], at: int) -> tuple[bytes, int]:
-    """(path, sides) of the leaf at that place."""
+    """(path, sides) of the leaf at this index."""
     path, sides, depth = b"", 0, 0
     for level in levels[:-1]:
         if (at ^ 1) < len(level):
@@ -225,7 +225,7 @@ def _path(levels: list[list[bytes]], at: int) -> tuple[bytes, int]:
 def _texts_of_groups(
     bodies: list[bytes], levels: list[list[bytes]], upper: list[tuple[bytes, int]], signature: bytes
 ) -> list[str]:
-    """`upper`: (path, sides) of each group from its own root on. What leaves share is encoded once."""
+    """The receipts of whole groups. `upper`: (path, sides) of each group's root. Encodes shared parts once."""
     leaves, pairs, fours, eights = (
         _siblings(level[: len(upper) * _GROUP >> height]) for height, level in enumerate(levels[:_GROUP_DEPTH])
     )
@@ -242,20 +242,20 @@ def _texts_of_groups(
 
 
 def _siblings(nodes: list[bytes]) -> list[bytes]:
-    """Of each node of an even number."""
+    """The sibling of each node; their number is even."""
     siblings = nodes.copy()
     siblings[::2], siblings[1::2] = nodes[1::2], nodes[::2]
     return siblings
 
 
 def _twice(items: list[_Item]) -> list[_Item]:
-    """Each of them two times in a row."""
+    """Each element, repeated twice."""
     doubled = items + items
     doubled[::2], doubled[1::2] = items, items
     return doubled
 
 
 def _parts(rows: Iterable[tuple[bytes, ...]], size: int) -> list[str]:
-    """The base64 text of each row, `size` characters."""
+    """The base64 text of each row, `size` characters long."""
     text = _base64url(b"".join(chain.from_iterable(rows)))
     return [text[at : at + size] for at in range(0, len(text), size)]

@@ -9,7 +9,7 @@ VERSION = 1
 
 
 class TallyRecord(msgspec.Struct, frozen=True):
-    """State of a partition behind the record at `end - 1`. received_at: ms, of the newest vote in it."""
+    """State of a partition after the record at `end - 1`. received_at: of the newest vote in it, in ms."""
 
     partition: int
     base: int

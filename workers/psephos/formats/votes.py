@@ -1,8 +1,8 @@
 """Records of the votes topic: votes and close markers, and their digests.
 
 A vote's key is the voter, a pseudonym of 16 bytes; its value is a versioned msgpack array
-`[version, ballot, receivedAt, weight, segment, nonce]`. The encoding is canonical: a value that does not
-encode back to the same bytes is malformed, so a ledger block can rebuild each record's bytes and digest.
+`[version, ballot, receivedAt, weight, segment, nonce]`. The encoding is canonical: a value that does not encode
+back to the same bytes is malformed, so a ledger block can rebuild each record's bytes and digest.
 """
 
 import hashlib
@@ -27,15 +27,15 @@ _NONCE_LENGTHS = frozenset({0, NONCE_BYTES})
 _NONCE_LENGTH = bytes([NONCE_BYTES])
 MARKER_KEY = b"psephos.control"  # 15 bytes: never a voter
 MAX_WEIGHT = 1_000_000 * WEIGHT_ONE
-MAX_TIME_MS = 1 << 53  # what JSON readers hold exactly
+MAX_TIME_MS = 1 << 53  # up to here JSON readers are exact
 
 
 class Vote(msgspec.Struct, array_like=True, frozen=True, gc=False, forbid_unknown_fields=True):
-    """One vote as it stands in the log.
+    """One vote as stored in the log.
 
     ballot: canonical ballot bytes (`psephos.domain.ballots.rules`); received_at: milliseconds since 1970 by the
-    ingest's clock, informative; weight: millionths; segment: index of the declared segment, "other" is the
-    one behind the last, 0 where none are declared; nonce: 16 bytes from the Idempotency-Key, or empty.
+    ingest's clock, informative; weight: millionths; segment: index of the declared segment, one past the last for
+    "other", 0 if none are declared; nonce: 16 bytes from the Idempotency-Key, or empty.
     """
 
     version: int
@@ -47,7 +47,7 @@ class Vote(msgspec.Struct, array_like=True, frozen=True, gc=False, forbid_unknow
 
 
 class CloseMarker(msgspec.Struct, array_like=True, frozen=True, gc=False, forbid_unknown_fields=True):
-    """Behind this record of a partition every vote is late. `closes_at`: milliseconds since 1970."""
+    """The marker of a partition: every vote after this record is late. `closes_at`: milliseconds since 1970."""
 
     version: int
     kind: str
@@ -67,9 +67,9 @@ def encode_vote(
 
 
 def with_nonce(value: bytes, nonce: bytes) -> bytes:
-    """The value of a vote with this nonce, 16 bytes, made from that of the same vote without one.
+    """The value of a vote with this nonce, 16 bytes, made from the value of the same vote without one.
 
-    In msgpack the nonce is last: behind a byte for its kind, one for its length, which is 0 in `value`.
+    In msgpack the nonce comes last: after one byte for its kind and one for its length, which is 0 in `value`.
     """
     return value[:-1] + _NONCE_LENGTH + nonce
 
@@ -94,7 +94,7 @@ def decode_vote(value: bytes | None) -> Vote:
 
 
 class VoteColumns(NamedTuple):
-    """Fields of many votes, a list a field."""
+    """Fields of many votes, one list per field."""
 
     ballots: list[bytes]
     received_at: list[int]
@@ -104,9 +104,9 @@ class VoteColumns(NamedTuple):
 
 
 def decode_votes(values: Sequence[bytes | None]) -> VoteColumns | None:
-    """What `decode_vote` says of each of them, at a third of its cost.
+    """What `decode_vote` returns for each of them, at a third of its cost.
 
-    None if any is malformed, or there are none: who wants to know which one it is asks for each one.
+    Returns None if any is malformed or there are none; decode them one by one to find out which.
     """
     if None in values:
         return None
@@ -152,12 +152,12 @@ def voter_key(session_key: bytes, subject: str) -> bytes:
 
 
 def partition_of(voter: bytes, partitions: int) -> int:
-    """The one partition that a voter's records may stand in."""
+    """The only partition that may hold a voter's records."""
     return int.from_bytes(voter[:8], "big") % partitions
 
 
 def partitions_of(voters: Sequence[bytes], partitions: int) -> list[int]:
-    """What `partition_of` says of each of these voters, at a fourth of its cost; 16 bytes each."""
+    """What `partition_of` returns for each of these voters (16 bytes each), at a quarter of its cost."""
     numbers = array("Q", b"".join(voters))
     if sys.byteorder == "little":
         numbers.byteswap()
@@ -165,7 +165,7 @@ def partitions_of(voters: Sequence[bytes], partitions: int) -> list[int]:
 
 
 def all_of_partition(keys: Sequence[bytes | None], partitions: int, partition: int) -> bool:
-    """Whether all of these are voters of this partition: 16 bytes each, as `partition_of` says."""
+    """Returns whether all keys are voters, 16 bytes each, of this partition, according to `partition_of`."""
     if None in keys or set(map(len, keys)) != {VOTER_BYTES}:  # type: ignore[arg-type]
         return False
     return set(partitions_of(keys, partitions)) == {partition}  # type: ignore[arg-type]
@@ -182,7 +182,7 @@ def frame_record(key: bytes | None, value: bytes | None) -> bytes:
 
 
 def records_digest(keys: Sequence[bytes | None], values: Sequence[bytes | None]) -> bytes:
-    """SHA-256 of all these framed records, one after the other, 32 bytes."""
+    """SHA-256 of all these framed records, one after another, 32 bytes."""
     if None in keys or None in values:
         framed = list(map(frame_record, keys, values))
     else:
@@ -199,7 +199,7 @@ def record_digest(key: bytes | None, value: bytes | None) -> bytes:
 
 
 def record_digests(keys: Sequence[bytes], values: Sequence[bytes]) -> list[bytes]:
-    """What `record_digest` says of each of these voters' records."""
+    """What `record_digest` returns for each of these voters' records."""
     size, key_size = _size, _size(VOTER_BYTES)
     return [
         sha256(key_size + key + size(len(value)) + value).digest() for key, value in zip(keys, values, strict=True)
