@@ -1,1 +1,1 @@
-"""What a session, a ballot, a count and a result are. Pure: no I/O, no clock, no randomness."""
+"""The domain: sessions, ballots, counts and results. Pure: no I/O, no clock, no randomness."""

@@ -1,7 +1,7 @@
 """Genesis: what may never change in a session, fixed by one conditional ledger item before it opens.
 
-Every role compares it with its own configuration at its start and refuses to run on a difference: a wrong key
-would give voters second pseudonyms, another partition count would part a voter from earlier votes.
+Every role compares it with its own configuration when it starts, and refuses to run if they differ: a wrong key
+would give voters second pseudonyms, another partition count would separate a voter from earlier votes.
 """
 
 import hashlib
@@ -22,8 +22,8 @@ class GenesisMismatch(PsephosError):
 
 
 class Genesis(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True, kw_only=True):
-    """Bytes are hex in JSON. public_key, of the final result, and receipt_key: Ed25519, 32 bytes each;
-    lot_commitment: SHA-256 of the lot's seed."""
+    """The genesis item. Bytes are hex in JSON. public_key (for the final result) and receipt_key: Ed25519, 32
+    bytes each; lot_commitment: SHA-256 of the lot's seed."""
 
     session: str
     name: str
@@ -45,7 +45,7 @@ class Genesis(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields
 
     @property
     def epoch(self) -> str:
-        """Derived, never random: every projector of this session names the same epoch."""
+        """The epoch of frames, derived and never random: every projector of this session uses the same one."""
         return self.hash[:8].hex()
 
 
@@ -54,7 +54,7 @@ _decoder = msgspec.json.Decoder(Genesis)
 
 
 def encode_genesis(genesis: Genesis) -> bytes:
-    """Canonical JSON: members sorted, no spaces."""
+    """The genesis as canonical JSON: members sorted, no spaces."""
     return _encoder.encode(genesis)
 
 
@@ -67,12 +67,12 @@ def decode_genesis(data: bytes) -> Genesis:
 
 
 def key_fingerprint(session_key: bytes) -> str:
-    """Tells keys apart without telling the key."""
+    """Identifies a key without revealing it."""
     return hashlib.sha256(b"psephos session key" + session_key).hexdigest()[:32]
 
 
 def lot_commitment(seed: bytes) -> str:
-    """What genesis publishes of the lot's seed."""
+    """The commitment to the lot's seed, as genesis publishes it."""
     return hashlib.sha256(b"psephos lot" + seed).hexdigest()
 
 

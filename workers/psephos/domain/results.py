@@ -3,7 +3,7 @@
 Pure: no I/O, no clock. Projector and recount share it, so a live frame and the final one have the same shape.
 
 The result document is JSON. Its signature is Ed25519 over the document's canonical form: members sorted by
-name at every level, no spaces, UTF-8, without the member `signature`. Whoever holds the document checks it with
+name at every level, no spaces, UTF-8, without the member `signature`. Anyone with the document can check it with
 `verify_result`, and its `publicKey` against the genesis of the session.
 """
 
@@ -32,12 +32,12 @@ _canonical = msgspec.json.Encoder(order="sorted", decimal_format="number")
 
 
 def cells_of(session: Session) -> int:
-    """Length of a state's tallies: options x segments (one where none are declared)."""
+    """Length of a state's tallies: options x segments (1 if none are declared)."""
     return len(session.option_ids) * max(1, len(session.segment_names))
 
 
 def combine(states: Iterable[State], cells: int) -> State:
-    """The state of all partitions together; `closed_at` has no meaning there."""
+    """The state of all partitions together; `closed_at` has no meaning in it."""
     tallies, classes, voters = [0] * cells, [0] * len(RecordClass), 0
     for state in states:
         tallies = [mine + more for mine, more in zip(tallies, state.tallies, strict=True)]
@@ -53,12 +53,12 @@ def option_sums(session: Session, tallies: Sequence[int]) -> tuple[int, ...]:
 
 
 def totals_json(session: Session, tallies: Sequence[int]) -> dict[str, Amount]:
-    """By option id: votes (single, approval), first preferences (ranked), sums (score)."""
+    """The totals by option id: votes (single, approval), first preferences (ranked), sums (score)."""
     return dict(zip(session.option_ids, map(amount, option_sums(session, tallies)), strict=True))
 
 
 def segments_json(session: Session, tallies: Sequence[int]) -> dict[str, dict[str, Amount]] | None:
-    """The totals of each segment, by its name; None in a session without segments."""
+    """The totals of each segment, by its name; None for a session without segments."""
     names = session.segment_names
     if not names:
         return None
@@ -71,7 +71,7 @@ def segments_json(session: Session, tallies: Sequence[int]) -> dict[str, dict[st
 
 
 def turnout(classes: Sequence[int], voters: int) -> Turnout:
-    """Records by class; `received` are all of them but control records."""
+    """Numbers of records by class; `received` covers all except control records."""
     received = sum(classes) - classes[RecordClass.SUPERSEDED] - classes[RecordClass.CONTROL]
     return Turnout(
         received=received,
@@ -84,7 +84,7 @@ def turnout(classes: Sequence[int], voters: int) -> Turnout:
 
 
 def embargoed(session: Session, phase: Phase) -> bool:
-    """Whether no figure by option may be seen: `afterClose`, and the result is not final."""
+    """Returns whether totals per option must stay hidden: `afterClose`, and the result is not final."""
     return session.spec.results.visibility == "afterClose" and phase is not Phase.FINAL
 
 
@@ -114,10 +114,10 @@ def encode_document(document: Mapping[str, Any]) -> bytes:
 
 
 def decode_document(data: bytes) -> Document:
-    """The document with its amounts exact: numbers with a point become Decimal. Raises ValueError."""
+    """The document with exact amounts: numbers with a decimal point become Decimal. Raises ValueError."""
     try:
         document = json.loads(data, parse_float=Decimal)
-    except (ArithmeticError, RecursionError):  # an exponent without end, brackets without end
+    except (ArithmeticError, RecursionError):  # an endless exponent, endless brackets
         raise ValueError("not a result document: a number or its nesting is beyond all bounds") from None
     if not isinstance(document, dict):
         raise ValueError("a result document is a JSON object")
@@ -125,7 +125,7 @@ def decode_document(data: bytes) -> Document:
 
 
 def sign_result(document: Mapping[str, Any], key: Ed25519PrivateKey) -> Document:
-    """The document with `publicKey` and `signature` (hex)."""
+    """The document with `publicKey` and `signature` (hex) added."""
     public = key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw).hex()
     unsigned = {**document, "publicKey": public}
     unsigned.pop("signature", None)
@@ -133,10 +133,10 @@ def sign_result(document: Mapping[str, Any], key: Ed25519PrivateKey) -> Document
 
 
 def verify_result(document: Mapping[str, Any] | bytes, public_key: str | None = None) -> bool:
-    """Whether the signature fits every member of the document.
+    """Returns whether the signature is valid for all members of the document.
 
-    `public_key` (hex, from the genesis) must then be the one that the document names; without it the answer
-    only says that the document is whole, not who signed it.
+    `public_key` (hex, from the genesis) must be the one that the document names; without it, the result only says
+    that the document is intact, not who signed it.
     """
     try:
         members = decode_document(document) if isinstance(document, bytes) else dict(document)
@@ -152,7 +152,7 @@ def verify_result(document: Mapping[str, Any] | bytes, public_key: str | None = 
 
 
 def result_csv(session: Session, document: Mapping[str, Any]) -> str:
-    """One line an option: id, label, total, a column a segment, and whether it won."""
+    """One line per option: id, label, total, one column per segment, and whether it won."""
     segments = document["segments"] or {}
     winners = (document["outcome"] or {}).get("winners", [])
     out = io.StringIO()

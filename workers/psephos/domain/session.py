@@ -1,8 +1,8 @@
 """The session: what a `VotingSession` may say, as frozen models, and the one parser that reads it.
 
-Every door (local stack, roles, operator, admission webhook) reads a session here, so that all of them
-agree on defaults and on what is refused. Pure: no I/O, no clock. The models are also the source of
-the CRD's schema, their field descriptions included.
+All readers of sessions (local stack, roles, operator, admission webhook) use this parser, so that they agree on
+defaults and on what is refused. Pure: no I/O, no clock. The models, including their field descriptions, are also
+the source of the CRD's schema.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from psephos.platform.errors import BAD_INPUT, PsephosError
 API_VERSION = "psephos.dev/v1alpha1"
 KIND = "VotingSession"
 SOURCE_LIMIT = 4 * 1024 * 1024
-"""Bytes of a session's source; etcd itself takes at most 1.5 MiB."""
+"""Maximum bytes of a session's source; etcd itself takes at most 1.5 MiB."""
 
 MAX_OPTIONS = 1000
 MAX_COUNTERS = 4096
@@ -44,7 +44,7 @@ MAX_COUNTERS = 4096
 
 MIN_PARTITIONS, MAX_PARTITIONS = 4, 64
 VOTES_PER_PARTITION = 4000
-"""Votes a second of one partition: its ledger key takes 1,000 write units a second, this is far below."""
+"""Votes per second for one partition: its ledger key takes 1,000 write units per second; this is far below."""
 
 OTHER_SEGMENT = "other"
 ID_PATTERN = r"^[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?$"
@@ -61,12 +61,12 @@ METHODS: Mapping[str, tuple[Method, ...]] = {
     "ranked": ("irv", "borda", "plurality"),
     "score": ("sum", "mean"),
 }
-"""Counting methods that fit a ballot type; the first is the default."""
+"""The counting methods for each ballot type; the first is the default."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing wrong with a session: `field` is its path in the YAML (empty: the whole document)."""
+    """One problem of a session: `field` is its path in the YAML (empty: the whole document)."""
 
     field: str
     message: str
@@ -348,17 +348,17 @@ class Session(_Model):
 
     @property
     def option_ids(self) -> tuple[str, ...]:
-        """Ids in declared order: the position is the option's index in canonical ballots."""
+        """Option ids in declared order: the position is the option's index in canonical ballots."""
         return tuple(option.id for option in self.spec.ballot.options)
 
     @property
     def labels(self) -> Mapping[str, str]:
-        """What people read, by option id, in declared order."""
+        """Labels for people to read, by option id, in declared order."""
         return {option.id: option.label for option in self.spec.ballot.options}
 
     @property
     def segment_names(self) -> tuple[str, ...]:
-        """Declared segments and, last, `other`; empty when the session has no segments at all."""
+        """Declared segments and, last, `other`; empty if the session has no segments at all."""
         tokens, segments = self.spec.voters.tokens, self.spec.voters.segments
         claimed = tokens is not None and tokens.segment_claim is not None
         return (*segments, OTHER_SEGMENT) if claimed or segments else ()
@@ -370,7 +370,7 @@ class Session(_Model):
 
     @property
     def needs_idempotency_key(self) -> bool:
-        """Whether a voter may have several records, so that a retry must be told from a new vote."""
+        """Whether a voter may have several records, so that a retry must be distinguished from a new vote."""
         return self.spec.voters.votes_per_voter > 1 or self.spec.voters.revote == "last"
 
     @property
@@ -393,7 +393,7 @@ class Session(_Model):
 
 
 def partitions_for(capacity: Capacity) -> int:
-    """Partitions of the votes topic: as told, else one for 4,000 votes a second, 4 to 64."""
+    """Partitions of the votes topic: the given number, else one per 4,000 votes per second, 4 to 64."""
     if capacity.partitions is not None:
         return capacity.partitions
     wanted = -(-capacity.votes_per_second // VOTES_PER_PARTITION)
@@ -401,7 +401,7 @@ def partitions_for(capacity: Capacity) -> int:
 
 
 def rules_document(session: Session) -> dict[str, Any]:
-    """All that the counting of records depends on, as plain JSON types; titles and labels are no part."""
+    """All that the counting of records depends on, as plain JSON types; titles and labels are not included."""
     ballot, voters = session.spec.ballot, session.spec.voters
     return {
         "options": list(session.option_ids),
@@ -430,11 +430,11 @@ def rules_hash(session: Session) -> bytes:
 
 
 def parse_session(source: str | bytes | Mapping[str, Any]) -> Session:
-    """Read a session from YAML or JSON text, or from an object that is already decoded.
+    """Reads a session from YAML or JSON text, or from an object that is already decoded.
 
     Raises:
-        SessionError: with every problem of the first stage that found one: reading the text, the
-            fields each for itself, the fields together.
+        SessionError: with every problem of the first stage that found one: reading the text, the individual
+            fields, the fields together.
     """
     try:
         return _validated(source if isinstance(source, Mapping) else _read_yaml(source))
@@ -455,7 +455,7 @@ def _validated(document: Mapping[str, Any]) -> Session:
 
 
 def _without_nulls(value: object) -> object:
-    """As the Kubernetes API server does: a member that is null is a member that is absent."""
+    """Drops members that are null, as the Kubernetes API server does."""
     if isinstance(value, Mapping):
         return {key: _without_nulls(member) for key, member in value.items() if member is not None}
     if isinstance(value, (list, tuple)):
@@ -467,7 +467,7 @@ def _without_nulls(value: object) -> object:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2's plain scalars: `no` is Norway and not false, `010` is a text, times stay texts."""
+    """Loads YAML 1.2's plain scalars: `no` is Norway and not false, `010` is a string, times stay strings."""
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
 
@@ -520,9 +520,9 @@ def _node_kind(node: yaml.Node | None) -> str:
 
 
 def _check_nodes(root: yaml.MappingNode) -> None:
-    """Refuse what the constructor would take in silence: repeated keys, other keys than texts, tags.
+    """Refuses what the constructor would silently accept: repeated keys, keys other than strings, tags.
 
-    Aliases are refused as well: a few lines of them unfold into gigabytes.
+    Aliases are refused as well: a few lines of them expand into gigabytes.
     """
     seen: set[int] = set()
     waiting: list[yaml.Node] = [root]
@@ -583,8 +583,8 @@ def _problems_of_fields(error: ValidationError) -> Iterator[Problem]:
 
 
 def _is_echo(details: ErrorDetails) -> bool:
-    """Whether pydantic only repeats another field's problem: a default derived from that field, or a
-    list that would be long enough if its entries were right."""
+    """Returns whether pydantic only repeats another field's problem: a default derived from that field, or a list
+    that would be long enough if its entries were right."""
     if details["type"] == "too_short":
         return bool(len(details["input"]) >= details["ctx"]["min_length"])
     return details["type"] == "default_factory_not_called"
@@ -621,7 +621,7 @@ def _message(details: ErrorDetails) -> str:
 
 
 def _found(value: object) -> str:
-    """A value as it is put into a message: short, and by its kind when it is large."""
+    """A value as a message shows it: short, or only its kind if it is large."""
     if isinstance(value, Mapping):
         return "a mapping"
     if isinstance(value, (list, tuple)):
@@ -642,7 +642,7 @@ def _unknown_field(location: tuple[int | str, ...]) -> str:
 
 
 def _known_fields(location: tuple[int | str, ...]) -> list[str]:
-    """Names that the mapping at a location may have, found by walking down the models."""
+    """The names that the mapping at a location may have, found by walking down the models."""
     model: Any = Session
     for part in location:
         annotation = (
@@ -667,7 +667,7 @@ def _model_in(annotation: Any) -> Any:
 
 
 def validate(session: Session) -> tuple[Problem, ...]:
-    """What fields say together that they may not; empty: the session is sound."""
+    """The problems of fields in combination; empty if the session is sound."""
     spec = session.spec
     return (
         *_check_times(spec),

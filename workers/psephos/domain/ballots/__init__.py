@@ -1,8 +1,8 @@
-"""What a ballot is: its one canonical form and the rules that it must keep. Pure; shared by all roles."""
+"""Ballots: their canonical form, and the rules that they must obey. Pure; shared by all roles."""
 
 from psephos.domain.ballots.rules import BallotRules, InvalidBallot
 
 MAX_REVOTES = 100
-"""Accepted ballots a voter under `revote: last`; what tally and recount remember of a voter stays bounded."""
+"""Accepted ballots per voter under `revote: last`, so that what tally and recount keep per voter is bounded."""
 
 __all__ = ["MAX_REVOTES", "BallotRules", "InvalidBallot"]

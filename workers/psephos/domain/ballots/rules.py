@@ -1,4 +1,4 @@
-"""Ballots as bytes: exactly one encoding a ballot, so that equal ballots are equal bytes.
+"""Ballots as bytes: exactly one encoding per ballot, so that equal ballots are equal bytes.
 
 All numbers are big-endian; an option is its index in declared order.
 
@@ -10,7 +10,7 @@ score    pairs (index uint16, score int16), strictly ascending by index
 blank    no bytes; allowed if and only if `min` is 0
 ======== =====================================================================
 
-Tally and recount both read ballots here; what they decide about voters they decide apart.
+Tally and recount both read ballots with this module; their decisions about voters are made by separate code.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Contributions = tuple[tuple[int, int], ...]
 _INDEX: Final = 2
 _PAIR: Final = 4
 _SHOWN: Final = 64
-"""Characters of a foreign value that a message repeats."""
+"""Maximum number of characters of a foreign value that a message repeats."""
 
 
 class InvalidBallot(PsephosError, ValueError):
@@ -48,7 +48,7 @@ class InvalidBallot(PsephosError, ValueError):
 
 @dataclass(frozen=True)
 class BallotRules:
-    """What a ballot of one session may say. `scale` is (lowest, highest) for score, else None."""
+    """The rules for ballots of one session. `scale` is (lowest, highest) for score, else None."""
 
     type: str
     option_ids: tuple[str, ...]
@@ -93,7 +93,7 @@ class BallotRules:
         """The body of a ballots.csv cell: `a`, `a+b` approval, `a>b` ranked, `a=3>b=2` scores, empty: blank.
 
         Raises:
-            InvalidBallot: for a cell that is not in this form; whether the ballot is allowed, says `encode`.
+            InvalidBallot: for a cell that is not in this form; `encode` checks whether the ballot is allowed.
         """
         if self.type == "score":
             return {"scores": _cell_scores(text)}
@@ -144,11 +144,11 @@ class BallotRules:
         self._scores(raw) if self.type == "score" else self._choices(raw)
 
     def contributions(self, raw: bytes) -> Contributions:
-        """What a ballot adds for weight one: 1 an option for single and approval, 1 for the first
+        """The units that a ballot of weight one adds: 1 per option for single and approval, 1 for the first
         preference of ranked, the score for score; nothing for a blank.
 
         Raises:
-            InvalidBallot: when the bytes are not canonical or not allowed.
+            InvalidBallot: if the bytes are not canonical or not allowed.
         """
         if self.type == "score":
             return self._scores(raw)
@@ -157,7 +157,7 @@ class BallotRules:
         return tuple([(index, 1) for index in counted])
 
     def preferences(self, raw: bytes) -> tuple[int, ...]:
-        """Option indexes that a ballot names, in its order: of preference when ranked, else ascending."""
+        """The option indexes that a ballot names: in order of preference if ranked, else ascending."""
         if self.type == "score":
             return tuple([index for index, _ in self._scores(raw)])
         return self._choices(raw)
@@ -238,7 +238,7 @@ def _cell_scores(text: str) -> dict[str, int]:
 
 
 def _shown(value: object) -> str:
-    """A foreign value in a message: never longer than a line, whatever a client sends."""
+    """A foreign value as text for a message: never longer than a line, whatever a client sends."""
     if isinstance(value, (list, Mapping)):
         return _kind(value)
     if isinstance(value, int) and value.bit_length() > _SHOWN:

@@ -1,7 +1,7 @@
 """Counting methods: from aggregated ballots to an outcome with every round. Pure, exact, no float.
 
-`Patterns` maps a ballot's canonical bytes to the summed weight of the voters who cast it, in
-millionths, so a million equal ballots cost as much as one.
+`Patterns` maps a ballot's canonical bytes to the summed weight of the voters who cast it, in millionths, so a
+million equal ballots cost as much as one.
 """
 
 from psephos.domain.counting.amounts import MILLION, amount

@@ -1,7 +1,7 @@
-"""Amounts of votes: inside integers in millionths, outside plain numbers.
+"""Amounts of votes: integers in millionths internally, plain numbers externally.
 
-Weights have at most six places, so every sum of weights is a whole number of millionths: nothing is
-ever rounded while counting.
+Weights have at most six decimal places, so every sum of weights is a whole number of millionths: counting never
+rounds.
 """
 
 from decimal import Decimal
@@ -12,7 +12,7 @@ MILLION: Final = 1_000_000
 
 
 def amount(millionths: int) -> int | Decimal:
-    """An amount as people read it: an int when it is whole, else a Decimal with at most six places."""
+    """An amount for people to read: an int if it is whole, else a Decimal with at most six places."""
     whole, rest = divmod(abs(millionths), MILLION)
     sign = -1 if millionths < 0 else 1
     if rest == 0:

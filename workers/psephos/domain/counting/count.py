@@ -5,13 +5,13 @@ plurality most votes; for ranked ballots, most first preferences
 approval  named on most ballots
 irv       see `psephos.domain.counting.irv`
 borda     with n options, n-1 points for a first preference, n-2 for a second, and so on; options
-          that a ballot does not rank get nothing from it, and nobody shares what is left over
+          that a ballot does not rank get nothing from it, and its remaining points are not shared
 sum       highest sum of scores
 mean      highest mean of the scores it was given, weighted, compared as exact fractions; an option
-          that nobody scored has no mean, is not in the tally and ranks last
+          without any score has no mean, is not in the tally and ranks last
 ========= ======================================================================================
 
-One option wins. When no ballot names any option, nobody wins.
+One option wins. If no ballot names any option, none wins.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from psephos.domain.session import Session
 
 @dataclass(frozen=True)
 class CountingRules:
-    """What the outcome depends on besides the ballots."""
+    """All that the outcome depends on, apart from the ballots."""
 
     ballot: BallotRules
     method: str
@@ -62,7 +62,7 @@ def count(rules: CountingRules, patterns: Patterns, *, lot_seed: bytes | None = 
 
     Raises:
         InvalidBallot: for a pattern that the ballot rules do not allow.
-        ValueError: `tie_break` is lot and there is no `lot_seed`.
+        ValueError: if `tie_break` is lot and there is no `lot_seed`.
     """
     ties = TieOrder.of(rules.tie_break, rules.ballot.option_ids, lot_seed)
     blank = patterns.get(b"", 0)
@@ -106,7 +106,7 @@ def _points(ballot: BallotRules, patterns: Patterns) -> Mapping[int, int]:
 
 
 def _means(ballot: BallotRules, patterns: Patterns) -> Mapping[int, Fraction]:
-    """Millionths of a score: sum of score x weight, by the weight of those who gave one."""
+    """Mean scores in millionths: sum of score x weight, divided by the weight of the voters who gave a score."""
     options = range(len(ballot.option_ids))
     sums, weights = [0 for _ in options], [0 for _ in options]
     for raw, weight in patterns.items():

@@ -1,16 +1,16 @@
 """Instant-runoff voting (the alternative vote, ranked choice) on aggregated ballots.
 
-Each ballot counts for the highest option on it that is still continuing; when all its options are
-out it is exhausted, and a blank is exhausted from the start. A round ends the count when the stop rule
-is met; otherwise it eliminates and the next round counts on:
+Each ballot counts for its highest option that is still continuing; when all its options are eliminated it is
+exhausted, and a blank is exhausted from the start. A round ends the count if the stop rule is met; otherwise it
+eliminates options and the next round continues the count:
 
 - `single`: the one option with the lowest tally.
-- `batch`: the largest set of lowest options whose tallies sum to less than the next higher one's, so
-  that none of them could ever catch up, with at least two options left. Without such a set (a tie at
-  the bottom), the lowest one.
+- `batch`: the largest set of lowest options whose tallies sum to less than the next higher one's, so that none of
+  them could ever catch up, with at least two options left. Without such a set (a tie at the bottom), the lowest
+  one.
 
-A ballot is moved only when the option that holds it goes out, so the whole count is linear in the
-sum of the ballots' lengths, however many rounds there are and however different the ballots.
+A ballot is moved only when the option that holds it is eliminated, so the whole count is linear in the sum of the
+ballots' lengths, however many rounds there are and however different the ballots.
 """
 
 from collections.abc import Mapping
@@ -20,15 +20,15 @@ from psephos.domain.counting.outcome import Round
 from psephos.domain.counting.ties import TieOrder
 
 _FINALISTS = 2
-"""With two options left one has at least half of the votes: nobody more needs to go out."""
+"""With two options left, one has at least half of the votes: no further elimination is needed."""
 
 Piled = tuple[tuple[int, ...], int, int]
-"""A ballot's preferences, the position of the one that holds it, its weight in millionths."""
+"""A ballot's preferences, the position of the one that holds it, and its weight in millionths."""
 
 
 @dataclass
 class Piles:
-    """Where each ballot lies: with the continuing option that holds it, or exhausted."""
+    """The place of each ballot: with the continuing option that holds it, or exhausted."""
 
     held: dict[int, list[Piled]]
     tally: dict[int, int]
@@ -72,7 +72,7 @@ def instant_runoff(
     majority: bool,
     ties: TieOrder,
 ) -> tuple[Round, ...]:
-    """All rounds; the last one eliminates nobody, and its highest option wins.
+    """All rounds; the last one eliminates no option, and its highest option wins.
 
     `patterns`: preferences -> millionths, without blanks, whose weight is `blank`.
     """

@@ -1,4 +1,4 @@
-"""What a count finds: winners, rounds, and the ties that a rule had to settle."""
+"""The outcome of a count: winners, rounds, and the ties that a rule had to settle."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,17 +9,17 @@ from typing import Any
 from psephos.domain.counting.amounts import amount
 
 Patterns = Mapping[bytes, int]
-"""Canonical ballot -> summed weight in millionths."""
+"""Maps each canonical ballot to its summed weight in millionths."""
 
 Tally = Mapping[int, int | Fraction]
-"""Option index -> millionths; a Fraction of them only where the method divides (mean)."""
+"""Maps option indexes to millionths; to a Fraction of them only if the method divides (mean)."""
 
 
 @dataclass(frozen=True)
 class Round:
-    """One round. `tally` lists the continuing options in declared order; `eliminated` are those that go
-    out after it, highest tally first; `exhausted` is the weight, in millionths, of ballots that name no
-    continuing option, blanks included."""
+    """One round. `tally` lists the continuing options in declared order; `eliminated` are those that go out after
+    it, highest tally first; `exhausted` is the weight, in millionths, of ballots that name no continuing option,
+    including blanks."""
 
     tally: Tally
     eliminated: tuple[int, ...]
@@ -28,8 +28,8 @@ class Round:
 
 @dataclass(frozen=True)
 class TieBreak:
-    """A tie that decided something in round `round` (from 1): of the options `tied`, all with the same
-    tally, `chosen` got what the `purpose` says, by the rule `rule`."""
+    """A tie that decided something in round `round` (from 1): of the options `tied`, all with the same tally,
+    `chosen` was selected for `purpose`, by the rule `rule`."""
 
     round: int
     tied: tuple[int, ...]
@@ -42,7 +42,7 @@ class TieBreak:
 
 @dataclass(frozen=True)
 class Outcome:
-    """`winners` has one option, or none when no ballot names any."""
+    """The outcome. `winners` has one option, or none if no ballot names any."""
 
     method: str
     winners: tuple[int, ...]
@@ -79,5 +79,5 @@ def _tie_break_json(tie: TieBreak, option_ids: Sequence[str]) -> dict[str, Any]:
 
 
 def _shown(millionths: int | Fraction) -> int | Decimal:
-    """Rounded to six places for display only, half to even; ranking compares the exact fractions."""
+    """Rounds to six places, half to even, for display only; ranking compares the exact fractions."""
     return amount(round(millionths))

@@ -1,4 +1,4 @@
-"""The order that settles ties: fixed before the count begins, the same in every round."""
+"""The order that settles ties: fixed before the count begins, and the same in every round."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -9,11 +9,10 @@ from psephos.domain.counting.outcome import Tally, TieBreak
 
 @dataclass
 class TieOrder:
-    """Who is preferred when tallies are equal, and a record of every time that it mattered.
+    """The preference among options with equal tallies, and a record of every time that it mattered.
 
-    declared: the option that is declared earlier is preferred. lot: the one whose
-    SHA-256(seed || id) is lower. The preferred one wins a tie at the top; the least preferred one
-    goes out of a tie at the bottom.
+    declared: the option that is declared earlier is preferred. lot: the one whose SHA-256(seed || id) is lower.
+    The preferred one wins a tie at the top; the least preferred one is eliminated in a tie at the bottom.
     """
 
     rule: str
@@ -49,7 +48,7 @@ class TieOrder:
         return chosen
 
     def descending(self, tally: Tally, options: Iterable[int]) -> tuple[int, ...]:
-        """Options by falling tally, the preferred one first where they are equal."""
+        """Options by descending tally; among equals, the preferred one first."""
         return tuple(sorted(options, key=lambda index: (-tally[index], self.places[index])))
 
     def _record(self, turn: int, tied: tuple[int, ...], chosen: int, purpose: str) -> None:

@@ -1,7 +1,7 @@
-"""From votes a second and viewers to what a session needs: pods, partitions, table, log, network. Pure.
+"""Computes a session's needs from votes per second and viewers: pods, partitions, table, log, network. Pure.
 
-One set of rules: the operator sizes workloads by `pods`, and `psephos size` shows people the same numbers and what
-they cost, by `estimate`. Every figure that was measured stands in `figures`, with its origin.
+One set of rules: the operator sizes workloads with `pods`, and `psephos size` shows people the same numbers and
+what they cost, with `estimate`. Every measured figure is in `figures`, with its origin.
 """
 
 from psephos.domain.sizing.estimate import Estimate, estimate

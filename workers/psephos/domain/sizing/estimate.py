@@ -1,4 +1,4 @@
-"""What a session of a given size asks of a cluster and of the services around it, and what its cost grows with."""
+"""The demands of a session of a given size on a cluster and its services, and what its cost grows with."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -7,8 +7,8 @@ from psephos.domain.session import Capacity, partitions_for
 from psephos.domain.sizing import figures
 from psephos.domain.sizing.pods import HEADROOM, WRITE_UNIT_BYTES, Pods, Sizes, sizes
 
-KEY_WRITE_UNITS = 1_000  # a second, of one partition key of DynamoDB
-NEW_TABLE_WRITE_UNITS = 4_000  # a second, of a table on demand that is new
+KEY_WRITE_UNITS = 1_000  # per second, for one partition key of DynamoDB
+NEW_TABLE_WRITE_UNITS = 4_000  # per second, for a new on-demand table
 REPLICATION = 3
 FRAMES_PER_SECOND = 1.0
 MILLICORES = 1_000
@@ -17,8 +17,8 @@ _MICROS = 1_000_000
 
 @dataclass(frozen=True)
 class Table:
-    """DynamoDB. write_units: a second at the peak; a_key: what one partition key takes of those; warm: whether a
-    new table has to be warmed up first."""
+    """DynamoDB. write_units: per second at the peak; a_key: the part of those that one partition key takes; warm:
+    whether a new table has to be warmed up first."""
 
     write_units: int
     a_key: int
@@ -29,8 +29,8 @@ class Table:
 
 @dataclass(frozen=True)
 class Log:
-    """Kafka. mb_per_second: from ingest to the leaders, at the peak; requests_per_second: produce requests of all
-    ingest processes, at most; mb_per_million_votes: on the disks of all replicas."""
+    """Kafka. mb_per_second: from ingest to the leaders, at the peak; requests_per_second: maximum of produce
+    requests of all ingest processes; mb_per_million_votes: on the disks of all replicas."""
 
     partitions: int
     mb_per_second: float
@@ -40,7 +40,7 @@ class Log:
 
 @dataclass(frozen=True)
 class Audience:
-    """Viewers. gbit_per_second: frames at the peak, without the results page, which a CDN holds."""
+    """Viewers. gbit_per_second: frames at the peak, without the results page, which a CDN serves."""
 
     frames_per_second: float
     gbit_per_second: float
@@ -49,7 +49,7 @@ class Audience:
 
 @dataclass(frozen=True)
 class Driver:
-    """What a bill grows with. share: of all cores that are asked for, None for what is no core."""
+    """One item that a bill grows with. share: of all requested cores, None for an item that is not cores."""
 
     what: str
     amount: float
@@ -59,7 +59,7 @@ class Driver:
 
 @dataclass(frozen=True)
 class Estimate:
-    """The answer of `psephos size`."""
+    """The result of `psephos size`."""
 
     votes_per_second: int
     viewers: int
@@ -71,7 +71,7 @@ class Estimate:
     drivers: tuple[Driver, ...]
 
     def document(self) -> dict[str, Any]:
-        """For `--json`: names as in the session's YAML, and every figure that went in."""
+        """The document for `--json`: names as in the session's YAML, and every figure that was used."""
         used = {
             name: {"value": figure.value, "unit": figure.unit, "origin": figure.origin}
             for name, figure in figures.ALL.items()
@@ -81,7 +81,7 @@ class Estimate:
 
 
 def estimate(capacity: Capacity, parallelism: int = 4, frames_per_second: float = FRAMES_PER_SECOND) -> Estimate:
-    """`frames_per_second`: that a viewer gets while votes come in; `parallelism`: of the recount."""
+    """The estimate. `frames_per_second`: per viewer while votes come in; `parallelism`: of the recount."""
     votes, viewers, partitions = capacity.votes_per_second, capacity.viewers, partitions_for(capacity)
     found = sizes(capacity, partitions, parallelism)
     table, audience = _table(votes, partitions), _audience(viewers, frames_per_second)
@@ -99,7 +99,7 @@ def estimate(capacity: Capacity, parallelism: int = 4, frames_per_second: float 
 
 
 def cores(pods: Pods) -> float:
-    """That all pods of a role ask for."""
+    """Number of cores that all pods of a role request."""
     return pods.replicas * pods.cpu / MILLICORES
 
 
@@ -132,7 +132,7 @@ def _audience(viewers: int, frames_per_second: float) -> Audience:
 
 
 def _drivers(found: Sizes, table: Table, log: Log, audience: Audience) -> list[Driver]:
-    """The greatest first, but for what is not counted in cores."""
+    """The cost drivers: those counted in cores, largest first, then all others."""
     roles = {"serve": found.serve} if found.small else _roles(found)
     compute = [Driver(name, cores(pods), "cores", _GROWTH[name]) for name, pods in roles.items()]
     return [
@@ -167,7 +167,7 @@ def _ceil(number: float) -> int:
 
 
 def _camel(value: Any) -> Any:
-    """Keys as JSON has them here."""
+    """Converts keys to camel case, as in our JSON."""
     if isinstance(value, dict):
         return {_camel_name(name): _camel(each) for name, each in value.items()}
     if isinstance(value, (list, tuple)):

@@ -1,14 +1,14 @@
-"""What was measured, in one place. Who measures anew writes the new figure here, and which benchmark it is from.
+"""All measured figures, in one place. After a new measurement, put the figure and its benchmark here.
 
-Sizes are made from these by dividing through `LOAD`: at its peak a session keeps a pod half busy, so that a pod
-may die, and a guess may be wrong by as much.
+Sizes are these figures divided by `LOAD`: at its peak a session keeps a pod half busy, so that a pod may die, or a
+guess may be wrong by as much.
 """
 
 from typing import Final, NamedTuple
 
 
 class Figure(NamedTuple):
-    """origin: a benchmark of docs/benchmarks, or the place that fixes it."""
+    """One figure. origin: a benchmark in docs/benchmarks, or the place that fixes it."""
 
     value: float
     unit: str

@@ -1,7 +1,7 @@
-"""From a session's capacity to numbers of pods and what each asks for. Pure.
+"""Computes from a session's capacity the numbers of pods and what each requests. Pure.
 
-The numbers are round ones below what `figures` allow: a pod that is sized here runs at about half load at the
-session's peak.
+The numbers are round and below what `figures` allows: a pod sized here runs at about half load at the session's
+peak.
 """
 
 from dataclasses import dataclass
@@ -11,23 +11,23 @@ from psephos.domain.sizing.figures import LEDGER_BYTES
 
 SMALL_VOTES_PER_SECOND = 2_000
 SMALL_VIEWERS = 5_000
-"""Up to both of these one pod with all roles does."""
+"""Up to both of these, one pod with all roles is enough."""
 
 VOTES_PER_INGEST = 7_000  # one process, one core: 250,000 votes a second on 25 to 40 of them
 VOTES_PER_TALLY = 75_000  # 3 to 4 cores for 250,000
 VIEWERS_PER_GATEWAY = 20_000  # PSEPHOS_GATEWAY_VIEWERS
-SERVE_CPU, SERVE_MEMORY = 250, 288  # of all of its processes, see docs/sizing.md; what peaks add:
-VOTES_PER_SERVE_CPU, VIEWERS_PER_SERVE_CPU = 4, 20  # to a millicore
-VOTES_PER_SERVE_MEMORY, VIEWERS_PER_SERVE_MEMORY = 8, 50  # to a MiB
+SERVE_CPU, SERVE_MEMORY = 250, 288  # of all its processes, see docs/sizing.md; peaks add to that:
+VOTES_PER_SERVE_CPU, VIEWERS_PER_SERVE_CPU = 4, 20  # per millicore
+VOTES_PER_SERVE_MEMORY, VIEWERS_PER_SERVE_MEMORY = 8, 50  # per MiB
 WRITE_UNIT_BYTES = 1_000
-HEADROOM = 2  # how far autoscalers may go above what capacity asks for
+HEADROOM = 2  # factor by which autoscalers may exceed what capacity requires
 MAX_PODS = 200
-STORE_GIB = 10  # a volume of a tally worker: about 100 bytes a voter
+STORE_GIB = 10  # volume of a tally worker: about 100 bytes per voter
 
 
 @dataclass(frozen=True)
 class Pods:
-    """How many pods of a role, up to how many, and what each asks for: CPU in millicores, memory in MiB."""
+    """Number of a role's pods, their maximum, and what each requests: CPU in millicores, memory in MiB."""
 
     replicas: int
     most: int
@@ -37,7 +37,7 @@ class Pods:
 
 @dataclass(frozen=True)
 class Sizes:
-    """small: one pod with all roles, `serve`; else a workload a role."""
+    """The sizes of all workloads. small: one pod with all roles, `serve`; else one workload per role."""
 
     small: bool
     serve: Pods
@@ -50,7 +50,7 @@ class Sizes:
 
 
 def sizes(capacity: Capacity, partitions: int, parallelism: int) -> Sizes:
-    """`partitions`: of the votes topic, as fixed at genesis; `parallelism`: of the recount."""
+    """The sizes. `partitions`: of the votes topic, as fixed at genesis; `parallelism`: of the recount."""
     votes, viewers = capacity.votes_per_second, capacity.viewers
     ingest = _between(2, _ceil(votes, VOTES_PER_INGEST))
     tally = min(_between(1, _ceil(votes, VOTES_PER_TALLY)), partitions)
