@@ -1,4 +1,4 @@
-"""Every process needs this, whatever it is for: settings, child processes, signals, time, files, logs, probes.
+"""Basics of every process, whatever its purpose: settings, child processes, signals, time, files, logs, probes.
 
 Nothing here knows sessions, votes, Kafka, the ledger or Redis. It imports no other package of Psephos.
 """

@@ -1,4 +1,4 @@
-"""How long to wait before another try."""
+"""Back-off: how long to wait before another try."""
 
 import random
 from dataclasses import dataclass, field
@@ -22,16 +22,16 @@ class Backoff:
         return self._pause_s
 
     def after(self, ran_s: float) -> float:
-        """The pause after a run of `ran_s` seconds, 0 if it could not even begin."""
+        """The pause after a run of `ran_s` seconds (0 if it could not even begin)."""
         if ran_s >= self.steady_s:
             self.reset()
         return self.next_s()
 
     def reset(self) -> None:
-        """The last try succeeded."""
+        """Starts again from the first pause, after a successful try."""
         self._pause_s = 0.0
 
 
 def spread(pause_s: float, share: float = 0.5) -> float:
-    """The pause less up to `share` of it, at random: many that wait do not all come back at once."""
+    """The pause minus up to `share` of it, at random, so that many waiting callers do not return at once."""
     return random.uniform((1 - share) * pause_s, pause_s)  # noqa: S311 - jitter

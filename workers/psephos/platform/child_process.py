@@ -1,14 +1,13 @@
 """Child processes that never outlive their parent.
 
 The local stack and ``psephos serve`` run other programs: brokers, databases, roles. Three things go wrong when
-that is done by hand, and this module exists so that they don't: a killed parent leaves servers behind that
-hold its ports; Ctrl-C on a terminal hits every process at once, so nothing stops in order; and a program that
-is not installed is reported as a traceback.
+that is done naively, and this module prevents them: a killed parent leaves servers running that hold its ports;
+Ctrl-C on a terminal hits every process at once, so nothing stops in order; and a program that is not installed is
+reported as a traceback.
 
-NB: Linux sends the parent-death signal when the *thread* that forked ends, not the process. So all children
-are forked by one thread that lives as long as the process does.
-NB: on systems other than Linux there is no parent-death signal; there a parent killed with SIGKILL leaves its
-children running.
+NB: Linux sends the parent-death signal when the *thread* that forked ends, not the process. So all children are
+forked by one thread that lives as long as the process does.
+NB: other systems have no parent-death signal; there, a parent killed with SIGKILL leaves its children running.
 """
 
 from __future__ import annotations
@@ -35,10 +34,10 @@ from psephos.platform.signals import STACKS, StopRequest
 #: Seconds between SIGTERM and SIGKILL. Long enough for a Kafka broker to write its clean-shutdown marker.
 DEFAULT_GRACE = 10.0
 
-#: Seconds between two looks at a process. Short beside every start and stop that people wait for.
+#: Seconds between two polls of a process. Short compared with every start and stop that people wait for.
 POLL_INTERVAL = 0.05
 
-#: How much of the end of a log file is read to explain why a process stopped, in bytes.
+#: Number of bytes at the end of a log file that are read to explain why a process stopped.
 _TAIL_BYTES = 16_384
 
 #: Ends at once if the parent died before the death signal was armed; then becomes the wanted program.
@@ -56,7 +55,7 @@ class CommandMissingError(ProcessError):
 
 
 class Child(ABC):
-    """A process under our care, its output appended to a log file (None: to our standard error).
+    """A child process; its output is appended to a log file (None: to our standard error).
 
     It may be started again after it has ended. ``env`` is added to the parent's environment.
     """
@@ -69,7 +68,7 @@ class Child(ABC):
 
     @abstractmethod
     def start(self) -> None:
-        """Start the process; returns as soon as it runs, ready or not. Raises ProcessError."""
+        """Starts the process; returns as soon as it runs, ready or not. Raises ProcessError."""
 
     @property
     @abstractmethod
@@ -83,14 +82,14 @@ class Child(ABC):
 
     @abstractmethod
     def _signal(self, number: signal.Signals) -> None:
-        """Send a signal to the process, if it has not ended."""
+        """Sends a signal to the process, if it has not ended."""
 
     @abstractmethod
     def _signal_group(self, number: signal.Signals) -> None:
-        """Send a signal to the process and whatever shares its process group, if it has not ended."""
+        """Sends a signal to the process and everything in its process group, if it has not ended."""
 
     def _begin_log(self) -> None:
-        """Makes the log file where there is none, and notes where the lines of this start begin."""
+        """Creates the log file if there is none, and notes where the lines of this start begin."""
         if self.log is not None:
             self.log.parent.mkdir(parents=True, exist_ok=True)
             with self.log.open("ab") as output:
@@ -102,43 +101,43 @@ class Child(ABC):
         return self.pid is not None and self.exit_code is None
 
     def wait(self, timeout: float | None = None) -> int | None:
-        """Wait until the process has ended; its exit code, or None when ``timeout`` seconds were not enough."""
+        """Waits until the process has ended; returns its exit code, or None after ``timeout`` seconds."""
         deadline = None if timeout is None else time.monotonic() + timeout
         while self.running and (deadline is None or time.monotonic() < deadline):
             time.sleep(POLL_INTERVAL)
         return self.exit_code
 
     def terminate(self) -> None:
-        """Ask the process to end (SIGTERM) and return at once. Nothing happens when it does not run."""
+        """Asks the process to end (SIGTERM) and returns at once. Does nothing if it does not run."""
         if self.running:
             self._signal(signal.SIGTERM)
             self._signal_group(signal.SIGCONT)  # a paused process would take the SIGTERM only when resumed
 
     def stop(self, grace: float | None = None) -> int | None:
-        """SIGTERM, then SIGKILL after ``grace`` seconds; returns the exit code, None if it never ran."""
+        """Sends SIGTERM, then SIGKILL after ``grace`` seconds; returns the exit code, None if it never ran."""
         self.terminate()
         if self.wait(self.grace if grace is None else grace) is None:
             self.kill()
         return self.exit_code
 
     def kill(self) -> None:
-        """SIGKILL to the process and whatever shares its process group; returns when it is gone."""
+        """Sends SIGKILL to the process and everything in its process group; returns when it is gone."""
         if self.running:
             self._signal_group(signal.SIGKILL)
             self.wait()
 
     def pause(self) -> None:
-        """SIGSTOP: the process keeps its ports and memory but does nothing until ``resume``."""
+        """Sends SIGSTOP: the process keeps its ports and memory but does nothing until ``resume``."""
         self._signal_group(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """SIGCONT, after ``pause``."""
+        """Sends SIGCONT, after ``pause``."""
         self._signal_group(signal.SIGCONT)
 
     def ask_for_stacks(self) -> None:
-        """A role writes where each of its threads is, even when it hangs (`write_stacks_when_asked`).
+        """Makes a role write the stack of each of its threads, even if it hangs (`write_stacks_when_asked`).
 
-        NB: a program that does not know this signal is ended by it.
+        NB: a program without a handler for this signal is ended by it.
         """
         if self.running:
             self._signal(STACKS)
@@ -172,11 +171,11 @@ class ChildProcess(Child):
     _log_start: int = field(default=0, init=False, repr=False)
 
     def start(self) -> None:
-        """Start the program; returns as soon as it runs, ready or not.
+        """Starts the program; returns as soon as it runs, ready or not.
 
         Raises:
-            CommandMissingError: the program is not on the PATH.
-            ProcessError: it is already running, or can't be started.
+            CommandMissingError: if the program is not on the PATH.
+            ProcessError: if it is already running, or can't be started.
         """
         if self.running:
             raise ProcessError(f"{self.name} is already running (process {self.pid})")
@@ -195,7 +194,7 @@ class ChildProcess(Child):
                     stderr=subprocess.STDOUT,
                     env=environment,
                     cwd=self.cwd,
-                    process_group=0,  # a terminal's Ctrl-C reaches the parent alone, which then stops us in order
+                    process_group=0,  # a terminal's Ctrl-C reaches only the parent, which then stops us in order
                 )
             except OSError as error:
                 raise ProcessError(f"{self.name} can't start: {error}") from error
@@ -211,7 +210,7 @@ class ChildProcess(Child):
         return self._popen.poll() if self._popen else None
 
     def wait(self, timeout: float | None = None) -> int | None:
-        """Wait until the process has ended; its exit code, or None when ``timeout`` seconds were not enough."""
+        """Waits until the process has ended; returns its exit code, or None after ``timeout`` seconds."""
         if self._popen is None:
             return None
         with suppress(subprocess.TimeoutExpired):
@@ -238,11 +237,11 @@ class ChildProcess(Child):
 
 
 def start_piped(name: str, command: Sequence[str]) -> subprocess.Popen[bytes]:
-    """A program that is spoken to by unbuffered pipes on its three standard streams. It ends with this process.
+    """Starts a program with unbuffered pipes on its three standard streams. It ends with this process.
 
     Raises:
-        CommandMissingError: `setpriv` is not on the PATH.
-        ProcessError: it can't be started.
+        CommandMissingError: if `setpriv` is not on the PATH.
+        ProcessError: if it can't be started.
     """
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
     try:
@@ -252,13 +251,13 @@ def start_piped(name: str, command: Sequence[str]) -> subprocess.Popen[bytes]:
 
 
 def stop_in_order(children: Sequence[Child]) -> None:
-    """Stop one after the other, in the given order; each has its own grace."""
+    """Stops one after another, in the given order; each has its own grace."""
     for child in children:
         child.stop()
 
 
 def stop_together(children: Sequence[Child], grace: float | None = None) -> None:
-    """Ask all to end at once, then wait for each: as slow as the slowest one."""
+    """Asks all to end at once, then waits for each: takes as long as the slowest one."""
     for child in children:
         child.terminate()
     for child in children:
@@ -268,7 +267,7 @@ def stop_together(children: Sequence[Child], grace: float | None = None) -> None
 def first_to_end(
     children: Sequence[Child], stop: StopRequest, *, until: Callable[[], bool] = lambda: False
 ) -> Child | None:
-    """Wait until a child ends by itself (returned), or until a stop is requested or ``until()`` is true (None)."""
+    """Waits until a child ends by itself (returns it), or a stop is requested or ``until()`` is true (None)."""
     while not stop and not until():
         for child in children:
             if not child.running:
@@ -278,7 +277,7 @@ def first_to_end(
 
 
 def _bound_to_this_process(command: Sequence[str]) -> list[str]:
-    """The command, run so that the kernel kills it when this process ends. The process id stays the same."""
+    """The command, wrapped so that the kernel kills it when this process ends. The process id stays the same."""
     if not sys.platform.startswith("linux"):
         return list(command)
     setpriv = shutil.which("setpriv")
@@ -319,12 +318,12 @@ _spawner = _Spawner()
 
 
 def spawn(command: list[str], **options: object) -> subprocess.Popen[bytes]:
-    """``subprocess.Popen``, forked by the one thread whose end is this process's end."""
+    """``subprocess.Popen``, forked by the one thread that ends only with this process."""
     return _spawner.popen(command, **options)
 
 
 def _renew_spawner() -> None:
-    """A forked copy of this process has no threads but its own: it gets a spawner of its own."""
+    """Gives a forked copy of this process, which has only its own thread, a spawner of its own."""
     global _spawner
     _spawner = _Spawner()
 

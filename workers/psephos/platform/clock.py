@@ -5,15 +5,15 @@ from datetime import UTC, datetime
 
 
 def now_ms() -> int:
-    """Now by this machine's clock."""
+    """The present time by this machine's clock."""
     return time.time_ns() // 1_000_000
 
 
 def ms_of(moment: datetime | None) -> int | None:
-    """A session's time, None where it has none."""
+    """A session's time; None if it has none."""
     return None if moment is None else round(moment.timestamp() * 1000)
 
 
 def text_of(moment_ms: int) -> str:
-    """A time as people read it, UTC."""
+    """A time as text for people, in UTC."""
     return datetime.fromtimestamp(moment_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

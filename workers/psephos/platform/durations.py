@@ -12,7 +12,7 @@ _UNITS: Final = {
     "d": timedelta(days=1),
 }
 DAYS: Final = ("s", "m", "h", "d")
-"""The units of the command lines."""
+"""The units that command lines accept."""
 
 
 def duration_pattern(units: tuple[str, ...]) -> str:
@@ -21,6 +21,6 @@ def duration_pattern(units: tuple[str, ...]) -> str:
 
 
 def parse_duration(text: str, units: tuple[str, ...] = DAYS) -> timedelta | None:
-    """None unless the text is a duration in one of these units."""
+    """The duration; None if the text is not one in these units."""
     match = re.fullmatch(duration_pattern(units), text)
     return None if match is None else int(match[1]) * _UNITS[match[2]]

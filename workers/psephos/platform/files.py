@@ -1,9 +1,9 @@
-"""Files that appear whole or not at all, however the process ends that writes them."""
+"""Files that appear whole or not at all, however the writing process ends."""
 
 import os
 from pathlib import Path
 
-_READABLE = 0o666  # less what the umask takes away
+_READABLE = 0o666  # minus the umask
 
 
 def write_whole(path: Path, *parts: bytes, mode: int = _READABLE) -> None:

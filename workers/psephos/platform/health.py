@@ -1,6 +1,6 @@
 """The admin port of a role: /livez, /readyz and /metrics, served by a thread of its own.
 
-A thread, so that a role's loop that hangs is seen: liveness is the age of the loop's last heartbeat.
+The thread makes a hanging loop visible: liveness is the age of the loop's last heartbeat.
 """
 
 import json
@@ -12,11 +12,11 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 
 from psephos.platform.settings import Settings, SettingsError
 
-HEARTBEAT_LIMIT_S = 30.0  # a loop that beats every second and is silent for so long hangs
+HEARTBEAT_LIMIT_S = 30.0  # a loop that beats every second and is silent for this long hangs
 
 
 class Health:
-    """What the probes answer. Threads may set it; the admin thread reads it."""
+    """The state that the probes report. Any thread may set it; the admin thread reads it."""
 
     def __init__(self, *, heartbeat_limit_s: float = HEARTBEAT_LIMIT_S) -> None:
         self._limit = heartbeat_limit_s
@@ -24,15 +24,15 @@ class Health:
         self._reasons: dict[str, str] = {"start": "starting"}
 
     def beat(self) -> None:
-        """The role's loop went round."""
+        """Records that the role's loop has gone round."""
         self._beat = time.monotonic()
 
     def ready(self, cause: str = "start") -> None:
-        """`cause` no longer keeps this role from being ready."""
+        """Records that `cause` no longer keeps this role from being ready."""
         self._reasons.pop(cause, None)
 
     def not_ready(self, cause: str, why: str) -> None:
-        """`cause` keeps this role from being ready until `ready(cause)`."""
+        """Records that `cause` keeps this role from being ready, until `ready(cause)`."""
         self._reasons[cause] = why
 
     @property
@@ -54,7 +54,7 @@ class AdminServer:
     """Serves a role's probes and metrics until `close`."""
 
     def __init__(self, host: str, port: int, health: Health, registry: CollectorRegistry) -> None:
-        """Raises OSError if the port is taken. Port 0 takes a free one, see `port`."""
+        """Starts serving. Raises OSError if the port is taken. Port 0 picks a free one, see `port`."""
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
@@ -74,7 +74,7 @@ class AdminServer:
 
 
 def open_admin(settings: Settings, port: int, health: Health, registry: CollectorRegistry) -> AdminServer:
-    """The admin server of this process, with its role's metrics. Raises SettingsError for a taken port."""
+    """The admin server of this process, with its role's metrics. Raises SettingsError if the port is taken."""
     try:
         return AdminServer(settings.host, port, health, registry)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""A Prometheus histogram that takes many observations at once: a vote's share of it is 0.1 µs instead of 0.7."""
+"""A Prometheus histogram that takes many observations at once: 0.1 µs per vote instead of 0.7."""
 
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
@@ -11,10 +11,10 @@ from prometheus_client.utils import floatToGoString
 
 
 class BulkHistogram(Collector):
-    """Fed by one thread; scraped by any."""
+    """A histogram fed by one thread and scraped by any."""
 
     def __init__(self, name: str, text: str, bounds: Sequence[float], registry: CollectorRegistry) -> None:
-        """`bounds`: of the buckets, ascending; one without a bound is added."""
+        """`bounds`: of the buckets, ascending; an unbounded bucket is added."""
         self._name = name
         self._text = text
         self._bounds = tuple(bounds)
@@ -23,7 +23,7 @@ class BulkHistogram(Collector):
         registry.register(self)
 
     def observe(self, values: Sequence[float]) -> None:
-        """A value that equals a bound counts into that bound's bucket."""
+        """Adds observations. A value that equals a bound counts in that bound's bucket."""
         for value in values:
             self._counts[bisect_left(self._bounds, value)] += 1
         self._sum += sum(values)

@@ -5,10 +5,10 @@ import sys
 from types import ModuleType
 from typing import Any, TextIO, cast
 
-# structlog draws tracebacks with rich where there is one: a tenth of a role's start, for what no role shows
+# structlog renders tracebacks with rich if that is installed: a tenth of a role's start, for what no role shows
 _hidden = "rich" not in sys.modules
 if _hidden:
-    sys.modules["rich"] = cast("ModuleType", None)  # whoever imports it now is told that there is none
+    sys.modules["rich"] = cast("ModuleType", None)  # importing it now fails as if it were not installed
 import structlog  # noqa: E402
 
 if _hidden:
@@ -16,7 +16,7 @@ if _hidden:
 
 
 class _StandardError:
-    """Whatever standard error is when a line is written: it may be replaced after logs are configured."""
+    """Standard error as it is when a line is written: it may be replaced after logs are configured."""
 
     def write(self, text: str) -> int:
         return sys.stderr.write(text)
@@ -26,7 +26,7 @@ class _StandardError:
 
 
 def configure_logs(*, role: str, level: str = "info", form: str = "json", **fields: Any) -> None:
-    """Once at a role's start. `fields` (session, worker) stand in every line."""
+    """Configures logs, once at a role's start. `fields` (session, worker) appear in every line."""
     renderer: Any = (
         structlog.processors.JSONRenderer()
         if form == "json"

@@ -1,4 +1,4 @@
-"""How a program ends: by a foreseen error with one line on standard error and that error's exit code."""
+"""Ends programs: after a foreseen error with one line on standard error and that error's exit code."""
 
 import sys
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from psephos.platform.errors import PsephosError
 
 
 def run_program(program: str, run: Callable[[], int | None]) -> int:
-    """Returns the exit code: that of `run` (None: 0), or of the foreseen error that ended it."""
+    """Runs a program; returns the exit code of `run` (None: 0), or of the foreseen error that ended it."""
     try:
         return run() or 0
     except PsephosError as error:

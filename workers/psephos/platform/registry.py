@@ -1,10 +1,10 @@
-"""The metrics of one role. Processes that are forked from one another have all roles' modules, and show one's."""
+"""The metrics of one role. Forked processes contain all roles' modules, but expose the metrics of one."""
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
 
 def role_registry() -> CollectorRegistry:
-    """A registry that has what Prometheus's own client shows of every process: CPU, memory, Python's version.
+    """A registry with what Prometheus's own client exposes for every process: CPU, memory, Python's version.
 
     These figures are read at each scrape: in a forked process they are its own.
     """

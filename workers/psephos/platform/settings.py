@@ -90,12 +90,12 @@ class Settings(BaseModel):
 
     @property
     def exports_dir(self) -> Path:
-        """Where exports without a URL go."""
+        """The folder for exports without a URL."""
         return self.data_dir / "exports"
 
     @property
     def orders_dir(self) -> Path:
-        """Where people tell a local conductor what they want: see `psephos.control.orderbook`."""
+        """The folder where people give orders to a local conductor: see `psephos.control.orderbook`."""
         return self.data_dir / "orders"
 
 
@@ -115,13 +115,13 @@ def load_settings(environ: Mapping[str, str] | None = None, **overrides: Any) ->
 
 
 def environment(settings: Settings, **changes: object) -> dict[str, str]:
-    """The variables that make these settings, with changes."""
+    """The variables that produce these settings, with changes."""
     values = {**settings.model_dump(), **changes}
     return {PREFIX + name.upper(): "" if value is None else str(value) for name, value in values.items()}
 
 
 def read_key(path: Path | None, variable: str, at_least: int = 1) -> bytes:
-    """A key's bytes, without a newline behind them. Raises SettingsError, never telling the key."""
+    """A key's bytes, without trailing newlines. Raises SettingsError, which never contains the key."""
     if path is None:
         raise SettingsError(f"{PREFIX}{variable} is not set: name the file that holds this key")
     try:
@@ -143,7 +143,7 @@ def _refuse_unknown(environ: Mapping[str, str]) -> None:
 
 
 def _line(problem: Any) -> str:
-    if not problem["loc"]:  # its input would be all settings, and keys with them
+    if not problem["loc"]:  # its input would be all settings, including keys
         return str(problem["msg"]).removeprefix("Value error, ")
     field = PREFIX + str(problem["loc"][0]).upper()
     if problem["type"] == "missing":

@@ -6,19 +6,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
-#: Asks a role for the stacks of its threads.
+#: The signal that asks a role for the stacks of its threads.
 STACKS = signal.SIGUSR1
 
 
 def write_stacks_when_asked() -> None:
-    """From now on STACKS makes this process write the stacks of all its threads to its standard error."""
-    with suppress(OSError, ValueError):  # standard error is not a file, as in a test
+    """Makes STACKS write the stacks of all threads of this process to its standard error, from now on."""
+    with suppress(OSError, ValueError):  # standard error is not a file, as in tests
         faulthandler.register(STACKS, all_threads=True)
 
 
 @dataclass
 class StopRequest:
-    """Whether somebody asked this process to stop. Its truth value is the answer."""
+    """A flag: true once this process has been asked to stop."""
 
     signal_number: int | None = None
 
@@ -30,10 +30,10 @@ class StopRequest:
 def stop_requests(
     signals: Sequence[signal.Signals] = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP),
 ) -> Iterator[StopRequest]:
-    """Turn Ctrl-C, SIGTERM and a closed terminal into a flag for the time of the block.
+    """Turns Ctrl-C, SIGTERM and a closed terminal into a flag for the duration of the block.
 
-    NB: a flag and not ``threading.Event``: setting an event in a handler deadlocks when the signal arrives
-    while the same thread is inside ``Event.wait``. Main thread only, as Python demands of signal handlers.
+    NB: a flag and not ``threading.Event``: setting an event in a handler deadlocks if the signal arrives while the
+    same thread is inside ``Event.wait``. Main thread only, as Python requires for signal handlers.
     """
     request = StopRequest()
 

@@ -1,7 +1,7 @@
-"""Keeps processes running: starts them, starts again what dies or hangs, stops them in order.
+"""Keeps processes running: starts them, restarts those that die or hang, stops them in order.
 
-The one supervisor: of `psephos serve`, of the local stack and its servers, and of several ingest processes behind
-one port.
+The only supervisor: for `psephos serve`, for the local stack and its servers, and for several ingest processes
+behind one port.
 """
 
 import http.client
@@ -19,31 +19,31 @@ from psephos.platform.logs import get_logger
 LOOPBACK = "127.0.0.1"
 CONFIGURATION_ERROR = 2  # the exit code of a role that can't run with its settings
 DEATHS_AT_START = 5  # of a process that was never ready: then it is given up
-READY_TIMEOUT_S = 180.0  # of all processes, on a machine that has other things to do
-HANG_S = 60.0  # a process that is silent for this long, or says itself that its loop stands still, is killed
-_SLOW_START = 2  # before its first response it has so many times as long
+READY_TIMEOUT_S = 180.0  # for all processes, on a busy machine
+HANG_S = 60.0  # a process that is silent for this long, or reports that its own loop hangs, is killed
+_SLOW_START = 2  # until its first response it has this many times as long
 _PROBES = 6  # of each process's /livez, in that time
 _PROBE_TIMEOUT_S = 2.0
-_STACKS_S = 0.5  # for a process that hangs to write where
+_STACKS_S = 0.5  # for a hanging process to write its stacks
 log = get_logger()
 
 
 class RoleFailed(PsephosError):
-    """A process can't start: another try would not help. One line: which, and why."""
+    """A process can't start: another try would not help. The message is one line: which one, and why."""
 
     exit_code = BAD_INPUT
 
 
 @dataclass
 class Supervised:
-    """A process under care.
+    """A supervised process.
 
     `admin_ports`: one for each process that it stands for, with /livez and /readyz; without any it is not probed.
-    `start`: starts the child, where more is to be done than that. `ready_once`: it has worked with these settings
-    before, so a start that fails is tried again without end.
+    `start`: starts the child, if more is to be done than that. `ready_once`: it has worked with these settings
+    before, so a failed start is retried indefinitely.
 
-    `alive_at`: when it last responded that it lives, None since its start; `probed_at`: when it was last asked;
-    `due_at`: when it is to be started again, None while it runs.
+    `alive_at`: when it last reported to be alive, None if not since its start; `probed_at`: when it was last
+    probed; `due_at`: when it is to be started again, None while it runs.
     """
 
     name: str
@@ -60,7 +60,7 @@ class Supervised:
 
 
 class Supervisor:
-    """Processes that belong together. Its own thread looks after them from `start` to `stop`."""
+    """Supervises processes that belong together, in a thread of its own from `start` to `stop`."""
 
     def __init__(
         self,
@@ -71,9 +71,9 @@ class Supervisor:
         hang_s: float = HANG_S,
         grace_s: float = 15.0,
     ) -> None:
-        """`fork_server`: of which the processes are children, ended after them. `on_change` gets the process ids
-        by name at every start, in the supervisor's thread. A process that does not respond to its liveness probe
-        for `hang_s` is killed and started again. `grace_s`: between SIGTERM and SIGKILL."""
+        """`fork_server`: the parent of the processes, ended after them. `on_change` gets the process ids by name
+        at every start, in the supervisor's thread. A process that does not respond to its liveness probe for
+        `hang_s` is killed and started again. `grace_s`: between SIGTERM and SIGKILL."""
         self.processes = processes
         self._fork_server = fork_server
         self._fork_server_deaths = 0
@@ -86,7 +86,7 @@ class Supervisor:
         self.restarts = 0
 
     def start(self) -> None:
-        """Starts all of them; returns as soon as they run, ready or not. Raises ProcessError."""
+        """Starts all processes; returns as soon as they run, ready or not. Raises ProcessError."""
         for each in self.processes:
             if not each.child.running:
                 _start(each)
@@ -95,7 +95,7 @@ class Supervisor:
 
     @property
     def pids(self) -> dict[str, int]:
-        """Process ids by name, of those that run."""
+        """The ids of the running processes, by name."""
         return {each.name: each.child.pid for each in self.processes if each.child.running and each.child.pid}
 
     def check(self) -> None:
@@ -104,7 +104,7 @@ class Supervisor:
             raise RoleFailed(self._failure)
 
     def wait_ready(self, timeout_s: float = READY_TIMEOUT_S, stopped: Callable[[], bool] = lambda: False) -> bool:
-        """Whether all are ready; False when `stopped` says so. Raises RoleFailed, also after `timeout_s`."""
+        """Waits until all are ready; False if `stopped` says so. Raises RoleFailed, also after `timeout_s`."""
         deadline = time.monotonic() + timeout_s
         waiting = list(self.processes)
         while waiting:
@@ -123,13 +123,13 @@ class Supervisor:
         return True
 
     def release(self) -> None:
-        """Looks after them no longer; they run on. Idempotent."""
+        """Stops supervising the processes; they keep running. Idempotent."""
         self._stopping.set()
         if self._thread.ident is not None:
             self._thread.join()
 
     def stop(self, *, together: bool = False) -> None:
-        """Stops one after the other, each drained before the next is asked, or all together. Idempotent."""
+        """Stops one after another, each drained before the next is asked, or all together. Idempotent."""
         self.release()
         if together:
             stop_together([each.child for each in self.processes], self._grace_s)
@@ -149,13 +149,13 @@ class Supervisor:
                     self._check_liveness(each)
 
     def _note_fork_server(self) -> None:
-        """The fork server's death explains those of its children: it is started again with the first of them."""
+        """Logs the fork server's death, which explains its children's: it is restarted with the first of them."""
         if self._fork_server is not None and self._fork_server.deaths > self._fork_server_deaths:
             self._fork_server_deaths = self._fork_server.deaths
             log.error("the fork server ended and every process with it: all are started again")
 
     def _check_liveness(self, each: Supervised) -> None:
-        """Kills a process that has hung for too long; the loop then sees that it has ended, as any other."""
+        """Kills a process that has hung for too long; the loop then handles it like any other that has ended."""
         each.probed_at = time.monotonic()
         why = _probe_all(each.admin_ports, "/livez")
         if why is None:
@@ -195,7 +195,7 @@ class Supervisor:
             self._failure = self._failure or f"{each.name}: {_last_words(each.child)}"
             each.due_at = float("inf")
             return
-        each.ready_once |= not each.admin_ports  # nobody asks it: only its first start is judged
+        each.ready_once |= not each.admin_ports  # it has no probes: only its first start is judged
         again_s = each.backoff.after(ran_s)
         each.due_at = now + again_s
         log.warning("process ended", name=each.name, exit_code=code, why=each.child.last_words(), again_s=again_s)
@@ -213,17 +213,17 @@ def _late(each: Supervised, timeout_s: float, why: str) -> str:
 
 
 def _last_words(child: Child) -> str:
-    """A role's one line about what is wrong with its settings."""
+    """The line in which a role reports what is wrong with its settings."""
     return child.last_words().removeprefix("psephos: ") or "it can't run with these settings; see its lines above"
 
 
 def _not_ready(ports: Iterable[int]) -> str | None:
-    """Why a process is not ready, None if it is."""
+    """Why a process is not ready; None if it is."""
     return _probe_all(ports, "/readyz")
 
 
 def _probe_all(ports: Iterable[int], path: str) -> str | None:
-    """What the first one says that does not respond well, None if all do."""
+    """The response or error of the first port that does not respond well; None if all do."""
     return next((why for port in ports if (why := _probe(port, path)) is not None), None)
 
 

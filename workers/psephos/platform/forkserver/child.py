@@ -1,4 +1,4 @@
-"""From a fork to a program: what `python -m MODULE` has when it starts, and a forked process has not."""
+"""Turns a fork into a program: sets up what `python -m MODULE` has when it starts and a forked process lacks."""
 
 import faulthandler
 import os
@@ -11,7 +11,7 @@ from psephos.platform.forkserver.linux import set_title
 from psephos.platform.forkserver.messages import Start
 
 _OUTPUT, _ERRORS = 1, 2
-_LOG_MODE = 0o666  # less the umask, as of every file that is opened for writing
+_LOG_MODE = 0o666  # minus the umask, as for every file that is opened for writing
 
 
 def become(start: Start) -> None:
@@ -25,7 +25,7 @@ def become(start: Start) -> None:
 
 
 def _redirect(log: str | None) -> None:
-    """Standard input is the fork server's, which is empty. So is its standard output the same as its errors."""
+    """Redirects output to the log. The fork server's own input is empty, and its output the same as its errors."""
     if log is None:
         return
     file = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, _LOG_MODE)
@@ -35,7 +35,7 @@ def _redirect(log: str | None) -> None:
 
 
 def _replace_environment(environment: dict[str, str]) -> None:
-    """Also what the interpreter and the C library read of it at their start."""
+    """Replaces the environment, and applies what the interpreter and the C library read from it at their start."""
     os.environ.clear()
     os.environ.update(environment)
     time.tzset()

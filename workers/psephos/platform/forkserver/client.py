@@ -18,30 +18,30 @@ from types import MappingProxyType
 from psephos.platform.child_process import DEFAULT_GRACE, POLL_INTERVAL, Child, ChildProcess, ProcessError, spawn
 from psephos.platform.forkserver.messages import Channel, Ended, Failed, Reply, Request, Signal, Start, Started
 
-REPLY_TIMEOUT_S = 180.0  # the first reply waits for the imports, on a machine that has other things to do
+REPLY_TIMEOUT_S = 180.0  # the first reply waits for the imports, on a busy machine
 ORPHANS_TIMEOUT_S = 5.0  # for the kernel to end the children of a fork server that has ended
 KILLED = -int(signal.SIGKILL)
-# What the interpreter, its allocator and its imports read at their start. All other variables are the children's:
-# the fork server must not have what only a role may know.
+# Variables that the interpreter, its allocator and its imports read at their start. All others are only for the
+# children: the fork server must not have what only a role may know.
 _INTERPRETERS_OWN = frozenset({"PATH", "HOME", "LANG", "TZ", "TMPDIR", "VIRTUAL_ENV", "GLIBC_TUNABLES"})
 _INTERPRETERS_PREFIXES = ("PYTHON", "LC_", "LD_", "MALLOC_")
 
 
 def can_fork() -> bool:
-    """Whether this system has the parent-death signal: without it a killed parent would leave its children."""
+    """Returns whether the system has a parent-death signal: without it, children would outlive a killed parent."""
     return sys.platform.startswith("linux")
 
 
 class ForkServer:
     """A process with these modules imported, and the children that it forks. Threads may share it.
 
-    It is executed at the first start of a child, and again at the next one if it has ended. All of its children
-    end with it.
+    It is executed at the first start of a child, and again at a later one if it has ended. All of its children end
+    with it.
     """
 
     def __init__(self, modules: Sequence[str], allocator: Mapping[str, str] = MappingProxyType({})) -> None:
-        """`allocator`: variables that the C library reads when a program is executed, where we have no such ones.
-        They hold for the children, too."""
+        """`allocator`: variables that the C library reads when a program is executed, unless our environment sets
+        them. They also apply to the children."""
         self._modules = tuple(modules)
         self._allocator = allocator
         self._lock = threading.Lock()
@@ -51,11 +51,11 @@ class ForkServer:
         self._exit_codes: dict[int, int] = {}  # of those that have, by number
         self._last_number = 0
         self.deaths = 0
-        """How many times a fork server has ended without having been asked to."""
+        """Number of times that a fork server has ended without being asked to."""
 
     @property
     def pid(self) -> int | None:
-        """The process id of the fork server, None if it does not run."""
+        """The process id of the fork server; None if it does not run."""
         with self._lock:
             self._collect()
             return None if self._channel is None or self._process is None else self._process.pid
@@ -65,7 +65,7 @@ class ForkServer:
     ) -> tuple[int, int]:
         """Forks a child that runs `python -m module arguments` in exactly this environment.
 
-        Returns its number, by which it is named from now on, and its process id. Raises ProcessError.
+        Returns its number, which identifies it from now on, and its process id. Raises ProcessError.
         """
         with self._lock:
             self._last_number = number = self._last_number + 1
@@ -77,14 +77,14 @@ class ForkServer:
             return number, reply.pid
 
     def exit_code(self, number: int) -> int | None:
-        """None while the child runs."""
+        """The child's exit code; None while it runs."""
         with self._lock:
             if number in self._alive:
                 self._collect()
             return self._exit_codes.get(number)
 
     def signal(self, number: int, signal_number: signal.Signals, *, group: bool = False) -> None:
-        """To the child or to its process group. Nothing happens when it has ended."""
+        """Sends a signal to the child or to its process group. Does nothing if it has ended."""
         with self._lock:
             if number in self._alive:
                 with suppress(ProcessError):  # all children have ended with the fork server
@@ -97,7 +97,7 @@ class ForkServer:
                 self._abandon()
 
     def _ask(self, request: Request) -> Reply:
-        """Raises ProcessError if the fork server can't be started, or ends before it has replied."""
+        """Sends a request. Raises ProcessError if the fork server can't be started, or ends before it replies."""
         if self._channel is None:
             self._execute()
         assert self._channel is not None
@@ -136,7 +136,7 @@ class ForkServer:
         self._channel = Channel(ours)
 
     def _collect(self) -> None:
-        """Takes note of all that the fork server has reported so far, or that it has ended."""
+        """Notes everything that the fork server has reported, or that it has ended."""
         try:
             while self._channel is not None and (message := self._channel.receive(0)) is not None:
                 if isinstance(message, Ended):
@@ -150,7 +150,7 @@ class ForkServer:
         self._exit_codes[ended.number] = ended.exit_code
 
     def _abandon(self) -> None:
-        """Ends what is left of the fork server; its children have been killed when this returns."""
+        """Ends what is left of the fork server; its children are dead when this returns."""
         assert self._channel is not None
         assert self._process is not None
         self._channel.close()
@@ -181,7 +181,7 @@ class ForkedProcess(Child):
     _log_start: int = field(default=0, init=False, repr=False)
 
     def start(self) -> None:
-        """Fork it; returns as soon as it runs, ready or not. Raises ProcessError."""
+        """Forks it; returns as soon as it runs, ready or not. Raises ProcessError."""
         if self.running:
             raise ProcessError(f"{self.name} is already running (process {self.pid})")
         self._begin_log()
@@ -213,14 +213,14 @@ def python_program(
     log: Path | None,
     env: Mapping[str, str],
 ) -> Child:
-    """`python -m module arguments`, not started: forked by this server, executed where there is none."""
+    """`python -m module arguments`, not started: to be forked by this server, or executed if there is none."""
     if server is None:
         return ChildProcess(name, (sys.executable, "-m", module, *arguments), log, env)
     return ForkedProcess(server, name, module, arguments, log, env)
 
 
 def interpreters_own(environment: Mapping[str, str]) -> dict[str, str]:
-    """What of this environment a fork server may have."""
+    """The part of this environment that a fork server may have."""
     return {
         name: value
         for name, value in environment.items()
@@ -229,7 +229,7 @@ def interpreters_own(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def _gone(pid: int) -> bool:
-    """Whether an orphan of the fork server has ended. Process 1 of a container adopts it and has to reap it."""
+    """Returns whether an orphan of the fork server has ended. Process 1 of a container adopts and must reap it."""
     try:
         return os.waitpid(pid, os.WNOHANG)[0] == pid
     except ChildProcessError:

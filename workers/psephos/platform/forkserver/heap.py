@@ -1,8 +1,8 @@
-"""Before a fork: what would make children copy pages that they could share.
+"""Prepares the heap for forks, so that children do not copy pages that they could share.
 
 A child that puts a new object into a gap between shared ones gets a copy of that page. Imports leave thousands of
-gaps. So whole pages that are free go back to the kernel, and what is left of gaps is taken and never used: then
-children put their objects side by side, on pages of their own.
+gaps. So whole free pages are returned to the kernel, and the remaining gaps are allocated and never used: then
+children put their objects next to each other, on pages of their own.
 
 Works with Python's own allocator and glibc's, and does nothing with others.
 """
@@ -15,10 +15,10 @@ from collections.abc import Iterator
 # Of Python's allocator for small objects (Objects/obmalloc.c): blocks of one size share a pool.
 _POOL_BITS, _POOL_HEADER = 14, 48
 _BLOCK_SIZES = range(16, 513, 16)
-_TEMPORARY = 16  # blocks that the loop below takes for its own numbers
+_TEMPORARY = 16  # blocks that the loop below uses for its own numbers
 _MOST_BLOCKS = 100_000  # of one size
 _MOST_CHUNKS = 20_000
-_LONGEST_GAP = 64 * 1024  # longer ones are pages that have gone back to the kernel
+_LONGEST_GAP = 64 * 1024  # longer ones are pages that were returned to the kernel
 
 
 class _HeapInfo(ctypes.Structure):
@@ -28,7 +28,7 @@ class _HeapInfo(ctypes.Structure):
 
 
 def settle() -> None:
-    """Afterwards no garbage collection looks at what there is, and nothing new comes beside it."""
+    """Settles the heap: garbage collection then ignores existing objects, and no new ones come next to them."""
     gc.collect()
     gc.freeze()
     libc = ctypes.CDLL(None)
@@ -41,7 +41,7 @@ def settle() -> None:
 
 
 def _fill_pools(size: int) -> None:
-    """Takes blocks of this size until one pool has given all of its own: there was none that was used in part."""
+    """Allocates blocks of this size until one pool has given all of its own: then no partly used one was left."""
     allocate = ctypes.pythonapi.PyObject_Malloc
     allocate.restype, allocate.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
     whole = ((1 << _POOL_BITS) - _POOL_HEADER) // size - _TEMPORARY
@@ -54,7 +54,7 @@ def _fill_pools(size: int) -> None:
 
 
 def _fill_heap(libc: ctypes.CDLL) -> None:
-    """Takes the longest gaps first. What comes from the end of the heap says that no gap of this size is left."""
+    """Allocates the gaps, longest first. A chunk from the heap's end shows that no gap of this size is left."""
     allocate, end = libc.malloc, libc.sbrk
     allocate.restype, allocate.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
     end.restype, end.argtypes = ctypes.c_void_p, [ctypes.c_ssize_t]

@@ -1,9 +1,9 @@
-"""A program that becomes its own fork server, and goes on as the first child of that.
+"""A program that becomes its own fork server, and continues as its first child.
 
 A parent that executes a fork server holds a copy of the modules that its children share. One that becomes the fork
-server shares them too: by executing it in its place, so that nothing that it has read so far is left, in the same
-process. The first child has the other end of the control socket and asks for the further ones. To its own parent
-the process is the program: it passes signals on to it, ends with it and with its exit code.
+server shares them, too: it executes the fork server in its place, in the same process, so that nothing that it has
+read is left. The first child has the other end of the control socket and requests the further children. To its own
+parent the process is the program: it forwards signals to the first child, and ends with it and with its exit code.
 """
 
 import os
@@ -22,7 +22,7 @@ from psephos.platform.forkserver.client import ForkServer, interpreters_own
 from psephos.platform.forkserver.messages import Channel, Signal, Start
 from psephos.platform.signals import STACKS
 
-HOST = "host"  # the argument by which the fork server knows that it is to be one
+HOST = "host"  # the argument that makes a fork server a host
 FIRST = 0  # the number of the first child; the client counts from 1
 _PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, STACKS)
 _INPUT, _OUTPUT, _ERRORS = 0, 1, 2
@@ -32,10 +32,10 @@ _first_ones: socket.socket | None = None  # in the first child, its end of the c
 def become_fork_server(modules: Sequence[str], allocator: Mapping[str, str], first: Start) -> NoReturn:
     """Executes a fork server with these modules in place of this process. Its first child runs `first`.
 
-    NB: call it before there are threads, children or files that are to be kept. Raises OSError.
+    NB: call it before there are threads, children or files that must be kept. Raises OSError.
     """
     ours, theirs = socket.socketpair()
-    secrets = os.memfd_create("first", 0)  # only the first child reads it: what it is to know, the others may not
+    secrets = os.memfd_create("first", 0)  # only the first child reads it: the others must not know what it knows
     with open(secrets, "wb", closefd=False) as file:
         file.write(msgspec.msgpack.encode(first))
     for descriptor in (ours.fileno(), theirs.fileno()):
@@ -49,12 +49,12 @@ def become_fork_server(modules: Sequence[str], allocator: Mapping[str, str], fir
 
 
 def start_of_first(name: str, module: str, arguments: Sequence[str]) -> Start:
-    """`python -m module arguments`, in the environment of this process."""
+    """The request to run `python -m module arguments`, in the environment of this process."""
     return Start(FIRST, name, module, tuple(arguments), dict(os.environ), None)
 
 
 class First:
-    """The first child, to the fork server that it is the first child of."""
+    """The first child, from the fork server's point of view."""
 
     def __init__(self, descriptor: int, secrets: int) -> None:
         self._socket = socket.socket(fileno=descriptor)
@@ -65,19 +65,19 @@ class First:
         os.set_inheritable(secrets, False)
 
     def pass_signals_on(self) -> None:
-        """From now on. Until there is a first child, a signal ends this process."""
+        """Forwards signals from now on. Until there is a first child, a signal ends this process."""
         for number, before in self._before.items():
             if before is not signal.SIG_IGN:
                 signal.signal(number, self._pass_on)
 
     def runs_as(self, pid: int) -> None:
-        """In the fork server."""
+        """In the fork server: notes the first child's process id and closes that child's files."""
         self._pid = pid
         self._socket.close()
         os.close(self._secrets)
 
     def read(self) -> Start:
-        """In the first child: what it is to run. Its end of the control socket is `asked` from now on."""
+        """In the first child: returns what it is to run, and keeps its end of the control socket."""
         global _first_ones
         _first_ones = self._socket
         with open(self._secrets, "rb") as file:
@@ -85,7 +85,7 @@ class First:
             return msgspec.msgpack.decode(file.read(), type=Start)
 
     def leave(self, number: int) -> None:
-        """In every child: signals are its own, and of standard files the further ones have only the errors."""
+        """In every child: restores signal handlers. Of the standard files, further ones keep only the errors."""
         for passed_on, before in self._before.items():
             signal.signal(passed_on, before)
         if number != FIRST:
@@ -100,12 +100,12 @@ class First:
         self.ended(os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1]))
 
     def ended(self, exit_code: int) -> NoReturn:
-        """Ends the fork server as the first child has ended, and with it all others."""
+        """Ends the fork server in the way that the first child ended, and with it all other children."""
         if exit_code < 0:
             with suppress(OSError):  # SIGKILL has no handler
                 signal.signal(-exit_code, signal.SIG_DFL)
             os.kill(os.getpid(), -exit_code)
-            exit_code = 128 - exit_code  # for process 1 of a container, whom no such signal ends
+            exit_code = 128 - exit_code  # for process 1 of a container, which such a signal does not end
         os._exit(exit_code)
 
     def _pass_on(self, number: int, _frame: FrameType | None) -> None:
@@ -116,7 +116,7 @@ class First:
 
 
 class ForkServerAbove(ForkServer):
-    """The fork server of whose children this process is the first."""
+    """The fork server whose first child is this process."""
 
     def __init__(self, connection: socket.socket) -> None:
         super().__init__(())
@@ -137,19 +137,19 @@ class ForkServerAbove(ForkServer):
         raise ProcessError("the fork server has ended")
 
     def _abandon(self) -> NoReturn:
-        """Kills the fork server, which does not reply, and with it this process: to be restarted from outside."""
+        """Kills the unresponsive fork server, and with it this process: to be restarted from outside."""
         os.kill(os.getppid(), signal.SIGKILL)
         signal.pause()
         raise AssertionError
 
 
 def fork_server_above() -> ForkServer | None:
-    """None in a process that is not the first child of a fork server. Once."""
+    """The fork server whose first child is this process, once; None if there is none."""
     global _first_ones
     connection, _first_ones = _first_ones, None
     return None if connection is None else ForkServerAbove(connection)
 
 
 def is_first() -> bool:
-    """Whether this process is the first child of a fork server, and has not asked for it yet."""
+    """Returns whether this process is the first child of a fork server, and has not asked for it yet."""
     return _first_ones is not None

@@ -1,4 +1,4 @@
-"""What Linux does for a process that asks it by `prctl`, and how a process changes its own command line."""
+"""Requests to Linux by `prctl`, and changing a process's own command line."""
 
 import ctypes
 import os
@@ -8,7 +8,7 @@ from pathlib import Path
 from psephos.platform.errors import PsephosError
 
 _SET_PARENT_DEATH_SIGNAL, _SET_NAME = 1, 15  # linux/prctl.h
-_ARGUMENTS_START = 45  # of the fields of /proc/PID/stat after the name: arg_start, arg_end (proc_pid_stat(5))
+_ARGUMENTS_START = 45  # among the fields of /proc/PID/stat after the name: arg_start, arg_end (proc_pid_stat(5))
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -17,28 +17,28 @@ class ParentGone(PsephosError):
 
 
 def prctl(option: int, value: int) -> None:
-    """prctl(2) with a number. Raises OSError."""
+    """Calls prctl(2) with a number. Raises OSError."""
     if _libc.prctl(option, int(value), 0, 0, 0):
         raise OSError(ctypes.get_errno(), f"prctl {option}")
 
 
 def end_with_parent(parent: int) -> None:
-    """From now on this process is killed when its parent, process `parent`, ends. Raises ParentGone, OSError."""
+    """Lets the kernel kill this process when its parent, process `parent`, ends. Raises ParentGone, OSError."""
     prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
     if os.getppid() != parent:
         raise ParentGone
 
 
 def set_title(title: str) -> None:
-    """What `ps` and `top` show of this process: its name (15 bytes of it) and its command line."""
+    """Sets what `ps` and `top` show for this process: its name (15 bytes of it) and its command line."""
     _libc.prctl(_SET_NAME, title.encode(), 0, 0, 0)
     _overwrite_arguments(title.encode())
 
 
 def _overwrite_arguments(title: bytes) -> None:
-    """The kernel reads a command line from where it once put it: at the top of the process's own stack.
+    """Overwrites the command line, which the kernel reads where it once put it: at the top of the process's stack.
 
-    A title that is longer than the original command line is cut off: what follows it is the environment.
+    A title longer than the original command line is cut off: the environment follows it.
     """
     fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
     start, end = (int(field) for field in fields[_ARGUMENTS_START : _ARGUMENTS_START + 2])

@@ -13,8 +13,8 @@ _CHUNK = 65_536
 class Start(msgspec.Struct, frozen=True, tag=True):
     """Fork a child and run `python -m module arguments` in it. `number`: the parent's name for this child.
 
-    `environment` is the child's whole environment; `log`: a file to append its output to, None for the fork
-    server's standard error.
+    `environment`: the child's whole environment; `log`: a file to append its output to, None for the fork server's
+    standard error.
     """
 
     number: int
@@ -26,7 +26,7 @@ class Start(msgspec.Struct, frozen=True, tag=True):
 
 
 class Signal(msgspec.Struct, frozen=True, tag=True):
-    """Send a signal to a child, or to its process group. A child that has ended already is no error."""
+    """Send a signal to a child, or to its process group. It is not an error if the child has already ended."""
 
     number: int
     signal: int
@@ -48,7 +48,7 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
 
 
 class Ended(msgspec.Struct, frozen=True, tag=True):
-    """A child has ended: sent unasked. `exit_code`: negative for a signal."""
+    """A child has ended; sent without a request. `exit_code`: negative for a signal."""
 
     number: int
     exit_code: int
@@ -60,7 +60,7 @@ Message = Request | Reply | Ended
 
 
 class Channel:
-    """Whole messages over a stream socket. One thread at a time."""
+    """Exchanges whole messages over a stream socket. One thread at a time."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
@@ -71,7 +71,7 @@ class Channel:
         return self._connection.fileno()
 
     def send(self, message: Message) -> None:
-        """Raises EOFError if the other side has gone."""
+        """Sends a message. Raises EOFError if the other side is gone."""
         content = msgspec.msgpack.encode(message)
         try:
             self._connection.sendall(len(content).to_bytes(_LENGTH_BYTES) + content)
@@ -79,7 +79,7 @@ class Channel:
             raise EOFError from None
 
     def receive(self, timeout_s: float) -> Message | None:
-        """The next message, None if no whole one arrives in time. Raises EOFError if the other side has gone."""
+        """The next message; None if no whole one arrives in time. Raises EOFError if the other side is gone."""
         while (message := self._next()) is None:
             if not select.select([self._connection], [], [], timeout_s)[0]:
                 return None

@@ -1,7 +1,7 @@
 """The fork server: imports modules, forks a child for each request of its parent, and reports how each one ends.
 
 It has one thread and knows nothing that a child must not know: a fork copies all of the memory but only the thread
-that forks, so that a lock that another thread holds would never be released in the child.
+that forks, so a lock held by another thread would never be released in the child.
 """
 
 import gc
@@ -28,8 +28,8 @@ def main(arguments: Sequence[str]) -> None:
     """`arguments`: the control socket's descriptor, the parent's process id, and the modules to import.
 
     Runs until the parent closes the socket. Returns in each child as well, when its program has ended.
-    Or, for a fork server that makes its own parent: `host`, the descriptors of the control socket, of the first
-    child's end of it and of what that is to run, and the modules to import.
+    For a fork server that forks its own parent: `host`, the descriptors of the control socket, of the first
+    child's end of it and of what that child is to run, and the modules to import.
     """
     start = _host(*arguments[1:]) if arguments[0] == HOST else _serve(*arguments)
     if start is not None:
@@ -62,7 +62,7 @@ def _channel(descriptor: str) -> Channel:
 
 
 def _import(modules: Sequence[str]) -> None:
-    """Afterwards children write to as few of the pages as may be: each that one writes to is copied."""
+    """Imports, such that children write to as few of the pages as possible: each page written to is copied."""
     gc.disable()
     try:
         for module in modules:
@@ -77,12 +77,12 @@ class _Server:
     def __init__(self, channel: Channel, first: First | None = None) -> None:
         self._channel = channel
         self._first = first
-        self._numbers: dict[int, int] = {}  # by process id, of children that have not been reaped
+        self._numbers: dict[int, int] = {}  # numbers by process id, of children not yet reaped
         self._pids: dict[int, int] = {}  # the other way round
         self._woken, self._wake = socket.socketpair()
 
     def run(self) -> Start | None:
-        """Returns in each child what it is to run, and None in the server when the parent has gone."""
+        """Returns in each child what it is to run, and None in the server when the parent is gone."""
         self._watch_children()
         if self._first is not None and self._fork_child(FIRST) == 0:
             self._leave(FIRST)
@@ -108,7 +108,7 @@ class _Server:
         signal.signal(signal.SIGCHLD, lambda *_: None)
 
     def _leave(self, number: int) -> None:
-        """What is the server's alone is closed in a child."""
+        """Closes in a child what belongs to the server alone."""
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         if self._first is not None:
@@ -127,7 +127,7 @@ class _Server:
         return pid
 
     def _fork_child(self, number: int) -> int:
-        """A signal that comes meanwhile waits: in a child until it has become its program."""
+        """Forks. A signal that arrives meanwhile stays pending: in a child until it has become its program."""
         server = os.getpid()
         before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
@@ -135,7 +135,7 @@ class _Server:
             if pid == 0:
                 _bind_to(server)
                 return 0
-            with suppress(OSError):  # the child does it as well: neither may be late
+            with suppress(OSError):  # the child does it as well: both need it done
                 os.setpgid(pid, pid)
             self._numbers[pid], self._pids[number] = number, pid
             if number == FIRST and self._first is not None:
@@ -146,7 +146,7 @@ class _Server:
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def _signal(self, request: Signal) -> None:
-        """NB: here no process id can be another process's by now, since nobody else reaps these children."""
+        """Sends a signal. NB: no process id can belong to another process by now: only we reap these children."""
         pid = self._pids.get(request.number)
         if pid is not None:
             (os.killpg if request.group else os.kill)(pid, request.signal)
@@ -171,7 +171,7 @@ class _Server:
 
 
 def _bind_to(server: int) -> None:
-    """First of all in a child: nothing that it does may outlive the fork server."""
+    """Runs first in a child: nothing that it does may outlive the fork server."""
     os.setpgid(0, 0)
     try:
         end_with_parent(server)
