@@ -1,1 +1,1 @@
-"""HTTP as each role serves it: problems, rate limits, and the parts of an API's description."""
+"""HTTP for the roles that serve it: problems, rate limits, and the parts of an API's description."""

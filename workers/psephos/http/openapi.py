@@ -1,6 +1,6 @@
-"""The building blocks of the API's descriptions (OpenAPI 3.1, AsyncAPI 3). Pure.
+"""Building blocks of the API's descriptions (OpenAPI 3.1, AsyncAPI 3). Pure.
 
-Each role describes itself, from its own table of problems and the session's rules: see
+Each role describes itself, using its own table of problems and the session's rules: see
 `psephos.roles.ingest.openapi` and `psephos.roles.gateway.openapi`.
 """
 
@@ -51,7 +51,7 @@ def nullable(schema: Schema) -> Schema:
 
 
 def answer(description: str, schema: Schema, *, media: str = "application/json", **headers: str) -> Schema:
-    """A response with a body. Headers are given with underscores for hyphens."""
+    """A response with a body. Header names are given with underscores for hyphens."""
     named = {name.replace("_", "-"): text for name, text in headers.items()}
     return {
         "description": description,

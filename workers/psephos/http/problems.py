@@ -1,7 +1,7 @@
-"""Problems as HTTP answers (RFC 9457): one class and one encoding. Each role has a table of its own.
+"""Problems as HTTP responses (RFC 9457): one class and one encoding. Each role has its own table of kinds.
 
 The body is `application/problem+json` with `type` (a stable URI whose last part is the slug), `title`, `status`,
-`detail` (what was wrong, where, what to do), and members of the problem's own.
+`detail` (what was wrong, where, what to do), and further members that the problem adds.
 """
 
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ class Kind(NamedTuple):
 
 
 class Problem(PsephosError):
-    """A request that is refused. `slug` is a key of `kinds`, the table of the role that refuses it."""
+    """A refused request. `slug` is a key of `kinds`, the table of the role that refuses it."""
 
     kinds: ClassVar[Mapping[str, Kind]]
 

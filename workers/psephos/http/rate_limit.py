@@ -1,7 +1,7 @@
-"""How often one client and one voter may ask: token buckets, and what is said about them. Pure.
+"""Rate limits per client and per voter: token buckets, and the header fields about them. Pure.
 
-A bucket is one number: the time at which it is full again (the generic cell rate algorithm, ITU-T I.371). One
-whose time has passed is as good as none, so buckets are kept in two generations, and the older one is thrown away
+A bucket is one number: the time at which it is full again (the generic cell rate algorithm, ITU-T I.371). A bucket
+whose time has passed is equivalent to none, so buckets are kept in two generations, and the older one is discarded
 as a whole: no sweeping, and memory is bounded.
 
 The fields are those of draft-ietf-httpapi-ratelimit-headers-11.
@@ -15,16 +15,16 @@ from typing import Final, Generic, TypeVar
 
 from psephos.platform.errors import PsephosError
 
-MAX_BUCKETS: Final = 50_000  # a generation; there are two
-IPV6_PREFIX_BITS: Final = 64  # what one customer has at least, so that its addresses are no different clients
+MAX_BUCKETS: Final = 50_000  # per generation; there are two
+IPV6_PREFIX_BITS: Final = 64  # the least that one customer has, so that its addresses count as one client
 _KNOWN_ADDRESSES: Final = 8192
-_LONGEST_ADDRESS: Final = 64  # characters that are remembered of what claims to be one
+_LONGEST_ADDRESS: Final = 64  # characters that are kept of a claimed address
 
 Key = TypeVar("Key", str, bytes)
 
 
 class LimitReached(PsephosError):
-    """There is none left. headers: what the client should be told."""
+    """The limit is used up. headers: for the response to the client."""
 
     def __init__(self, detail: str, headers: Mapping[str, str]) -> None:
         super().__init__(detail)
@@ -32,10 +32,10 @@ class LimitReached(PsephosError):
 
 
 class Limit(Generic[Key]):
-    """So many requests a second of each key, and so many at once."""
+    """A limit on the requests of each key, per second and at once."""
 
     def __init__(self, name: str, rate: float, burst: int, *, max_buckets: int = MAX_BUCKETS) -> None:
-        """`rate`: a second, above 0; `name`: of the policy, as clients see it."""
+        """`rate`: per second, above 0; `name`: of the policy, as clients see it."""
         self.policy = f'"{name}";q={burst};w={ceil(burst / rate)}'
         self._name = name
         self._interval = 1 / rate
@@ -46,7 +46,7 @@ class Limit(Generic[Key]):
         self._began = float("-inf")
 
     def take(self, key: Key, now: float) -> str:
-        """Takes one; the RateLimit field for the answer. Raises LimitReached when there is none left."""
+        """Takes one; returns the RateLimit field for the response. Raises LimitReached if none is left."""
         young = self._young
         full_at = young.get(key) or self._old.get(key, now)
         if full_at < now:
@@ -61,7 +61,7 @@ class Limit(Generic[Key]):
         return f'"{self._name}";r={int((self._window - after) / self._interval + 1e-6)};t={ceil(after)}'
 
     def __len__(self) -> int:
-        """How many buckets are kept."""
+        """Number of buckets that are kept."""
         return len(self._young) + len(self._old)
 
     def _used_up(self, wait_s: float, full_in_s: float) -> LimitReached:
@@ -74,10 +74,10 @@ class Limit(Generic[Key]):
 
 
 def client_of(peer: str | None, headers: Mapping[str, str], trusted_proxies: int) -> str | None:
-    """Who a request is from: an IPv4 address, or the first half of an IPv6 one. None: from this machine.
+    """The client of a request: an IPv4 address, or the first half of an IPv6 one; None for this machine.
 
-    Behind proxies it is what the outermost of those that are trusted has seen: each appends to X-Forwarded-For,
-    and what stands before that, clients may have made up.
+    Behind proxies it is the address that the outermost trusted one has seen: each appends to X-Forwarded-For, and
+    anything to the left of that may be forged by the client.
     """
     if trusted_proxies:
         hops = _forwarded(headers)
@@ -95,7 +95,7 @@ def _forwarded(headers: Mapping[str, str]) -> list[str]:
 
 @lru_cache(_KNOWN_ADDRESSES)
 def client_key(text: str) -> str | None:
-    """The key of an address: IPv6 by its network. None for this machine's own; empty for what is no address."""
+    """The key of an address: for IPv6 its network; None for this machine's own; empty if it is not an address."""
     address = _address(text)
     if address is None:
         return ""
@@ -109,7 +109,7 @@ def client_key(text: str) -> str | None:
 
 
 def _address(text: str) -> IPv4Address | IPv6Address | None:
-    """With or without a port: 192.0.2.1, 192.0.2.1:80, 2001:db8::1, [2001:db8::1]:80."""
+    """Parses an address with or without a port: 192.0.2.1, 192.0.2.1:80, 2001:db8::1, [2001:db8::1]:80."""
     if text.startswith("["):
         text = text[1:].partition("]")[0]
     elif text.count(":") == 1:
