@@ -1,1 +1,1 @@
-"""How every role starts and runs until a signal."""
+"""Starts every role and runs it until a signal."""

@@ -1,4 +1,4 @@
-"""What every role does first: read its settings and the session, and compare them with the ledger's genesis."""
+"""The first steps of every role: read its settings and the session, and compare them with the ledger's genesis."""
 
 import time
 from collections.abc import Callable
@@ -32,12 +32,12 @@ def start(
     waiting: Callable[[str], None] = lambda _why: None,
     stopped: Callable[[], bool] = lambda: False,
 ) -> Context:
-    """Waits until the session has a genesis, then compares. Blocks; `waiting` hears why.
+    """Waits until the session has a genesis, then compares. Blocks; `waiting` is called with the reason.
 
     Raises SettingsError, GenesisMismatch, LogUnavailable (no broker), or LedgerUnavailable.
     """
     session = load_session(settings)
-    admin = LogAdmin(settings, isolated=False)  # once, when nothing would be lost
+    admin = LogAdmin(settings, isolated=False)  # used once, when an abort would lose nothing
     admin.require_brokers()
     ledger = Ledger.of(settings)
     genesis = _await_genesis(ledger, session, waiting, stopped)

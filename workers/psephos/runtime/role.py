@@ -1,4 +1,4 @@
-"""How a role with an event loop runs: logs, probes, the comparison with genesis, its loop until a signal."""
+"""Runs a role with an event loop: logs, probes, the comparison with genesis, its loop until a signal."""
 
 import asyncio
 import signal
@@ -28,7 +28,7 @@ def run_role(
     session_key: bytes | None = None,
     loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
 ) -> None:
-    """Blocks until SIGTERM or SIGINT. Raises what `startup.start` raises, SettingsError for a taken admin port."""
+    """Blocks until SIGTERM or SIGINT. Raises what `start` raises, SettingsError if the admin port is taken."""
     configure_logs(role=role, level=settings.log_level, form=settings.log_format, session=settings.session_uid)
     health = Health()
     admin = open_admin(settings, settings.admin_port, health, registry)
@@ -36,7 +36,7 @@ def run_role(
         with stop_requests(_SIGNALS) as requested:
 
             def stopped() -> bool:
-                health.beat()  # waiting for genesis is no hang
+                health.beat()  # waiting for genesis is not a hang
                 return bool(requested)
 
             context = start(
