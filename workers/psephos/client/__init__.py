@@ -1,1 +1,1 @@
-"""What `psephos vote`, `results`, `tokens` and `kubectl psephos` share: HTTP, terminal tables, tokens."""
+"""Code shared by `psephos vote`, `results`, `tokens` and `kubectl psephos`: HTTP, terminal tables, tokens."""

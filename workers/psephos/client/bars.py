@@ -1,4 +1,4 @@
-"""Live results on a terminal: a bar an option, turnout and phase; and the same as one line where there is none."""
+"""Live results on a terminal: one bar per option, turnout and phase; without a terminal the same as one line."""
 
 from collections.abc import Mapping
 from decimal import Decimal
@@ -14,11 +14,11 @@ SHOWN_OPTIONS = 25  # more do not fit on a screen; the line below says how many 
 _LEADERS = 3
 
 Frame = Mapping[str, Any]
-"""A result frame as the gateway answers it, JSON decoded."""
+"""A result frame as the gateway returns it, decoded from JSON."""
 
 
 def bars(frame: Frame, labels: Mapping[str, str], title: str) -> RenderableType:
-    """What a viewer sees: the options by falling totals."""
+    """The display for a viewer: the options by descending totals."""
     parts: list[RenderableType] = [Text.assemble((title, "bold"), "  ", *_standing(frame))]
     totals = frame.get("totals")
     if totals is None:
@@ -38,7 +38,7 @@ def result_line(frame: Frame, labels: Mapping[str, str]) -> str:
 
 
 def turnout_line(frame: Frame) -> str:
-    """How many records there are, by what became of them."""
+    """Numbers of records: received, and by class."""
     turnout = frame["turnout"]
     rejected = sum(turnout["rejected"].values())
     return (
@@ -48,12 +48,12 @@ def turnout_line(frame: Frame) -> str:
 
 
 def ranking(totals: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """Options by falling totals; equal ones in declared order."""
+    """Options by descending totals; equal ones in declared order."""
     return sorted(totals.items(), key=lambda each: -each[1])
 
 
 def shown(amount: int | float | Decimal) -> str:
-    """An amount with thousands separated, and only the places that it has."""
+    """An amount with thousands separators, and only the decimal places that it has."""
     return f"{amount:,}"
 
 

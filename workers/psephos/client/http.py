@@ -1,4 +1,4 @@
-"""The gateway's answers, read over HTTP with the standard library alone."""
+"""Reads the gateway's responses over HTTP, with the standard library only."""
 
 import http.client
 import json
@@ -12,13 +12,13 @@ TIMEOUT_S = 10.0
 
 
 class NoAnswer(PsephosError):
-    """Nobody answered, or not as a gateway does. One line."""
+    """There was no response, or not one of a gateway. The message is one line."""
 
     exit_code = FAILED
 
 
 class Answer(NamedTuple):
-    """status, decoded JSON (None if there is none), ETag."""
+    """A response: status, decoded JSON (None if there is none), ETag."""
 
     status: int
     body: Any
@@ -28,7 +28,7 @@ class Answer(NamedTuple):
 def request(
     url: str, *, body: bytes | None = None, headers: dict[str, str] | None = None, timeout_s: float = TIMEOUT_S
 ) -> Answer:
-    """GET, or POST where there is a body. Raises NoAnswer."""
+    """Sends a GET, or a POST if there is a body. Raises NoAnswer."""
     if not url.startswith(("http://", "https://")):
         raise NoAnswer(f"{url!r} is not a http:// or https:// address")
     asked = urllib.request.Request(url, data=body, headers=headers or {})  # noqa: S310 - checked above

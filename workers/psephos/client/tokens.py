@@ -1,7 +1,7 @@
-"""Voter tokens: JSON Web Tokens (RFC 7519) as an identity provider would hand them out. Pure but for the keys.
+"""Voter tokens: JSON Web Tokens (RFC 7519) as an identity provider would issue them. Pure except for the keys.
 
-Ingest verifies them with code of its own. HS256 is written out here: it is fifty times faster than a library
-call, and a demo signs a hundred thousand of them.
+Ingest verifies them with its own code. HS256 is implemented here: it is fifty times faster than a library call,
+and a demo signs a hundred thousand tokens.
 """
 
 import base64
@@ -16,20 +16,20 @@ from psephos.domain.session import Session, Tokens
 from psephos.platform.errors import BAD_INPUT, PsephosError
 
 Signer = Callable[[Mapping[str, Any]], str]
-"""Claims to a signed token."""
+"""Turns claims into a signed token."""
 
 HS256_KEY_BYTES = 32
 
 
 class TokenKeyError(PsephosError, ValueError):
-    """The key does not fit the algorithm. One line."""
+    """The key does not fit the algorithm. The message is one line."""
 
     exit_code = BAD_INPUT
 
 
 @dataclass(frozen=True)
 class TokenTemplate:
-    """What all tokens of a session share. ttl_s: seconds until they expire."""
+    """The common content of a session's tokens. ttl_s: seconds until they expire."""
 
     issuer: str
     audience: str
@@ -60,13 +60,13 @@ class TokenTemplate:
                 continue
             if claim is None:
                 raise ValueError(f"the session takes no {name}: spec.voters.tokens.{name}Claim is not set")
-            # A weight goes as text: a float would not keep six places.
+            # A weight is sent as text: a float would not keep six decimal places.
             claims[claim] = str(value) if isinstance(value, Decimal) else value
         return claims
 
 
 def token_template(session: Session, ttl_s: int = 3_600) -> TokenTemplate:
-    """The template of a session. Raises ValueError for one that takes no tokens."""
+    """The template of a session. Raises ValueError if it takes no tokens."""
     tokens = session.spec.voters.tokens
     if tokens is None:
         raise ValueError(f"session {session.name} takes no voter tokens: its eligibility is open")
