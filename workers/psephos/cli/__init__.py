@@ -1,8 +1,8 @@
-"""The command line, `psephos`: one module a family of commands.
+"""The command line, `psephos`: one module per family of commands.
 
-What a command needs is imported when it runs: `--help` stays quick, and a command works without the extras of
-the others. `errors.py` turns every foreseen failure into one line on standard error: exit code 2 for settings and
-input, 1 for an outcome that failed.
+A command's imports happen when it runs: `--help` stays fast, and a command works without the extras of the others.
+`errors.py` turns every foreseen failure into one line on standard error: exit code 2 for settings and input, 1 for
+a failed outcome.
 """
 
 import sys
@@ -17,7 +17,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     if arguments is None and own[:1] == ["serve"] and _HELP.isdisjoint(own):
         from psephos.runtime.forked import share_memory
 
-        share_memory("serve", *own)  # first of all: what this process imports, it imports for nothing
+        share_memory("serve", *own)  # first of all: any import before it is wasted
 
     from psephos.cli.app import main
 

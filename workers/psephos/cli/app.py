@@ -1,4 +1,4 @@
-"""`psephos`: the commands put together, and the one place where failures become exit codes."""
+"""`psephos`: all commands together, and the one place where failures become exit codes."""
 
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, NoReturn

@@ -23,11 +23,11 @@ from psephos_lab.report import result_text
 from psephos_lab.run import ElectionFailed, Inputs, Played, RunOptions, play, read_inputs
 from psephos_lab.stack import Stack
 
-_DEMO_S = 30.0  # so long does the voting of a demo take
+_DEMO_S = 30.0  # how long the voting of a demo takes
 
 
 class Wanted(NamedTuple):
-    """What is printed, where the stack lives, and whether it stays."""
+    """What to print, where the stack lives, and whether it stays up."""
 
     json: bool
     data_dir: Path | None
@@ -36,9 +36,9 @@ class Wanted(NamedTuple):
 
 
 def run_election(session_file: Path, ballots: Path, options: RunOptions, wanted: Wanted) -> int:
-    """Plays the election and prints its result; answers the exit code.
+    """Plays the election and prints its result; returns the exit code.
 
-    Raises InputError, BallotsError, and what keeps a stack from starting.
+    Raises InputError, BallotsError, and errors that keep a stack from starting.
     """
     session, _ = read_session(session_file)
     inputs = _read(session, session_file, ballots, options)
@@ -64,7 +64,7 @@ def _read(session: Session, session_file: Path, ballots: Path, options: RunOptio
 
 
 def _play(inputs: Inputs, options: RunOptions, wanted: Wanted, published: Published | None) -> Played:
-    """With --stay the result is printed while the stack is up, else when all has been stopped."""
+    """Plays. With --stay the result is printed while the stack is up, else after everything has stopped."""
     display = Display()
     stays = wanted.stay or (wanted.demo and sys.stdin.isatty())
     with stop_requests() as stop, _folder(wanted.data_dir) as folder:

@@ -1,7 +1,7 @@
-"""Failures as one line and an exit code, never as a traceback.
+"""Reports failures as one line and an exit code, never as a traceback.
 
-An error that nobody foresaw is a bug: its line says where it happened, and with PSEPHOS_LOG_LEVEL=debug the whole
-traceback stands before it.
+An unforeseen error is a bug: its line says where it happened, and with PSEPHOS_LOG_LEVEL=debug the whole traceback
+is printed before it.
 """
 
 import os
@@ -29,19 +29,19 @@ _EXTRAS = {
 
 
 class InputError(PsephosError):
-    """An argument or a file that can't be used. One line: which, what, and what is allowed."""
+    """An argument or a file that can't be used. The message is one line: which, what, and what is allowed."""
 
     exit_code = BAD_INPUT
 
 
 class Unsuccessful(PsephosError):
-    """The outcome is not what was asked for. One line."""
+    """The outcome is not the requested one. The message is one line."""
 
     exit_code = FAILED
 
 
 def run_command(program: str, command: Callable[..., object], arguments: list[str] | None) -> NoReturn:
-    """Runs a command of typer's and ends the process."""
+    """Runs a typer command and ends the process."""
     try:
         sys.exit(command(arguments, prog_name=program, standalone_mode=False) or 0)  # type: ignore[arg-type]
     except TyperException as error:

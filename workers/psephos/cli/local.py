@@ -1,4 +1,4 @@
-"""A session that runs on this machine until Ctrl-C, and what a person has to know of it."""
+"""Runs a session on this machine until Ctrl-C, and prints what a person has to know about it."""
 
 import time
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ _POLL_S = 0.1
 
 
 def run_stack(session_file: Path, data_dir: Path | None, options: StackOptions) -> None:
-    """`psephos dev up`. Raises InputError, and what keeps a stack from starting."""
+    """Runs `psephos dev up`. Raises InputError, and errors that keep a stack from starting."""
     session, source = read_session(session_file)
     configure_logs(role="dev", level="warning", form="console")
     display = Display()
@@ -31,7 +31,7 @@ def run_stack(session_file: Path, data_dir: Path | None, options: StackOptions) 
 
 
 def tell_addresses(stack: Stack, display: Display) -> None:
-    """Where everything is, and how to vote."""
+    """Prints where everything is, and how to vote."""
     folder = _short(stack.folder)
     admin = ", ".join(f"{name} {url}" for name, url in stack.admin_urls.items())
     score = stack.session.spec.ballot.type == "score"
@@ -53,7 +53,7 @@ def tell_addresses(stack: Stack, display: Display) -> None:
 
 
 def _token_hint(stack: Stack, folder: Path) -> Iterator[tuple[str, str]]:
-    """Only where tokens come from this stack."""
+    """How to get a token; only if tokens come from this stack."""
     tokens = stack.session.spec.voters.tokens
     if tokens is not None and tokens.jwks_url is None:
         key = _short(stack.door_keys.token_signing)
@@ -63,7 +63,7 @@ def _token_hint(stack: Stack, folder: Path) -> Iterator[tuple[str, str]]:
 
 
 def stay(stack: Stack, display: Display, stop: StopRequest) -> None:
-    """Until somebody asks to stop. Raises RoleFailed, and what made the conductor give up."""
+    """Waits until a stop is requested. Raises RoleFailed, and the error that made the conductor give up."""
     told = False
     while not stop:
         stack.supervisor.check()
@@ -81,6 +81,6 @@ def _outcome(stack: Stack, ended: Control) -> str:
 
 
 def _short(path: Path) -> Path:
-    """As seen from here, where that is shorter."""
+    """The path relative to the working directory, if it is below that."""
     here = Path.cwd()
     return path.relative_to(here) if path.is_relative_to(here) else path

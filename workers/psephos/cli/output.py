@@ -1,4 +1,4 @@
-"""What commands print for programs."""
+"""The machine-readable output of commands."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,5 +9,5 @@ _encoder = msgspec.json.Encoder(decimal_format="number")
 
 
 def encode_result(result: Mapping[str, Any]) -> str:
-    """One line of JSON; decimals become numbers."""
+    """The result as one line of JSON; decimals become numbers."""
     return _encoder.encode(result).decode()

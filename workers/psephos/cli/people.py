@@ -1,4 +1,4 @@
-"""What voters and viewers do: `psephos vote`, `psephos results` and `psephos verify`."""
+"""Commands for voters and viewers: `psephos vote`, `psephos results` and `psephos verify`."""
 
 import json
 import sys
@@ -204,7 +204,7 @@ def _score(text: str) -> tuple[str, int]:
 
 
 def _session_url(url: str) -> str:
-    """The session's address, also from an address below it."""
+    """The session's address, taken from it or from an address below it."""
     for end in ("/", "/results", "/votes"):
         url = url.removesuffix(end)
     if "/v1/sessions/" not in url:
@@ -213,7 +213,7 @@ def _session_url(url: str) -> str:
 
 
 def _problem(status: int, body: Any) -> str:
-    """RFC 9457's problem, as a line."""
+    """An RFC 9457 problem as one line."""
     if not isinstance(body, dict) or "title" not in body:
         return f"status {status}, and no word why"
     return f"{body['title']}: {body.get('detail', '')} ({str(body.get('type', '')).rsplit('/', 1)[-1]})"
@@ -233,7 +233,7 @@ def _frame(url: str) -> "Frame":
 
 
 def _labels(url: str) -> "Mapping[str, str]":
-    """What people read, by option id; ids where the gateway does not tell."""
+    """Labels for people to read, by option id; empty, so that ids are shown, if the gateway returns none."""
     from psephos.client.http import request
 
     body = request(url).body
@@ -276,7 +276,7 @@ def _watch_bars(url: str) -> None:
 
 
 def _frames(url: str) -> "Any":
-    """The newest frame each second until the last one; a gateway that is away for a while is waited for."""
+    """The newest frame each second until the last one; waits for a gateway that is unavailable for a while."""
     from psephos.client.http import NoAnswer
 
     heard = time.monotonic()

@@ -1,4 +1,4 @@
-"""The report of a recount, printed."""
+"""Prints the report of a recount."""
 
 import typer
 
@@ -9,7 +9,7 @@ _SHOWN = 20
 
 
 def print_report(report: RecountReport, *, as_json: bool) -> None:
-    """One JSON object, or some lines for a person."""
+    """Prints one JSON object, or some lines for a person."""
     if as_json:
         typer.echo(encode_result(report.to_json()))
         return

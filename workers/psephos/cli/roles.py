@@ -78,14 +78,14 @@ def add_to(app: typer.Typer) -> None:
 
 
 class _RoleCommand(TyperCommand):
-    """Help that ends with the variables that matter, read from the settings themselves."""
+    """A command whose help ends with its relevant variables, read from the settings themselves."""
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
         formatter.write(variables_help(self.name or ""))
 
 
 class _OperatorCommand(TyperCommand):
-    """Help that ends with the operator's own variables."""
+    """A command whose help ends with the operator's own variables."""
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
         known = import_module("psephos_operator.settings")

@@ -1,4 +1,4 @@
-"""`psephos session`: what a person wants of a session that runs on this machine, told to its conductor."""
+"""`psephos session`: gives people's orders to the conductor of a session that runs on this machine."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def _give(data: Path, session: str | None, order: Wishes) -> None:
 
 
 def _tell(book: OrderBook, order: Wishes) -> None:
-    """Prints what the session is then. Raises LifecycleError, Untaken."""
+    """Gives an order and prints the resulting state. Raises LifecycleError, Untaken."""
     from psephos.formats.control import Phase
     from psephos.platform.clock import text_of
 
@@ -159,7 +159,7 @@ def _planned_end(book: OrderBook, data: Path) -> int:
 
 
 def _book(data: Path, session: str | None) -> OrderBook:
-    """The order book of the session that is meant. Raises InputError."""
+    """The order book of the intended session. Raises InputError."""
     from psephos.control import OrderBook
 
     folders = list(_folders(data, session))
@@ -175,7 +175,7 @@ def _book(data: Path, session: str | None) -> OrderBook:
 
 
 def _folders(data: Path, session: str | None) -> list[tuple[str, Path]]:
-    """Names and order folders: of a session's own folder, of `serve`'s data folder, or of all sessions below."""
+    """Names and order folders in a session's own folder, in `serve`'s data folder, or of all sessions below."""
     found = [folder for folder in (data / "data" / "orders", data / "orders") if folder.is_dir()]
     if not found:
         found = sorted(data.glob("*/data/orders"))
@@ -184,7 +184,7 @@ def _folders(data: Path, session: str | None) -> list[tuple[str, Path]]:
 
 
 def _name(folder: Path) -> str:
-    """The session's name as its conductor has told it; before that, of the folder that the session is in."""
+    """The session's name as its conductor reports it; before that, the name of the session's folder."""
     from psephos.control import OrderBook
 
     taken = OrderBook(folder, "").taken()
@@ -201,7 +201,7 @@ def _now_ms() -> int:
 
 
 def _time(option: str, text: str) -> int:
-    """Milliseconds since 1970. Raises InputError."""
+    """The time in milliseconds since 1970. Raises InputError."""
     try:
         time = datetime.fromisoformat(text.upper())
     except ValueError:
@@ -212,7 +212,7 @@ def _time(option: str, text: str) -> int:
 
 
 def _duration(option: str, text: str) -> int:
-    """Milliseconds of `90s`, `15m`, `2h`, `1d`. Raises InputError."""
+    """The milliseconds of a duration such as `90s`, `15m`, `2h`, `1d`. Raises InputError."""
     found = parse_duration(text)
     if not found:
         raise InputError(f"{option} is {text!r}; allowed: a duration such as 90s, 15m, 2h or 1d")

@@ -1,4 +1,4 @@
-"""`psephos size`: what a session of a given size needs, before anybody applies one."""
+"""`psephos size`: what a session of a given size needs, before it is applied."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`psephos tokens`: voter tokens for tests and small votes, where no identity provider hands them out."""
+"""`psephos tokens`: voter tokens for tests and small votes, without an identity provider."""
 
 import sys
 import time
@@ -87,7 +87,7 @@ def mint(
 
 
 def parse_ttl(text: str) -> int:
-    """Seconds of `30s`, `15m`, `8h`, `7d`. Raises InputError."""
+    """The seconds of a duration such as `30s`, `15m`, `8h`, `7d`. Raises InputError."""
     found = parse_duration(text)
     if not found:
         raise InputError(f"--ttl is {text!r}; allowed: a duration such as 30s, 15m, 8h or 7d")
