@@ -1,4 +1,4 @@
-"""`python -m psephos.kubectl`, the same as `kubectl psephos`."""
+"""`python -m psephos.kubectl`: the same as `kubectl psephos`."""
 
 from psephos.kubectl import main
 

@@ -1,4 +1,4 @@
-"""Kubernetes, by running kubectl: its contexts, its logins, its messages."""
+"""Access to Kubernetes by running kubectl, with its contexts, logins and messages."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ _SERVER_SAYS = "Error from server"
 
 
 class KubectlError(PsephosError):
-    """kubectl is missing, or said no. One line."""
+    """kubectl is missing, or it failed. The message is one line."""
 
     exit_code = FAILED
 
 
 @dataclass(frozen=True)
 class Kubectl:
-    """kubectl with what the user chose; empty: what the kubeconfig says."""
+    """kubectl with the user's options; empty: as in the kubeconfig."""
 
     namespace: str = ""
     context: str = ""
     kubeconfig: str = ""
 
     def run(self, *arguments: str, given: str = "") -> str:
-        """kubectl's output; `given`: its standard input.
+        """Runs kubectl and returns its output; `given`: its standard input.
 
         Raises:
-            KubectlError: it failed.
+            KubectlError: if it failed.
         """
         done = subprocess.run(self._command(arguments), input=given, capture_output=True, text=True, check=False)
         if done.returncode != 0:
@@ -52,12 +52,12 @@ class Kubectl:
         return self.get(RESOURCE, name)
 
     def patch(self, name: str, change: dict[str, Any]) -> None:
-        """Merge patch of a session. Raises KubectlError."""
+        """Merge-patches a session. Raises KubectlError."""
         self.run("patch", RESOURCE, name, "--type=merge", f"--patch={json.dumps(change)}")
 
     @contextmanager
     def stream(self, path: str) -> Iterator[IO[str]]:
-        """A GET below the API server whose answer comes bit by bit. Raises KubectlError when it ended badly."""
+        """A GET through the API server with a streamed response. Raises KubectlError if it ended badly."""
         with subprocess.Popen(
             self._command(("get", "--raw", path)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         ) as running:
@@ -83,7 +83,7 @@ class Kubectl:
 
 
 def reason(said: str) -> str:
-    """The line of kubectl's standard error that says why, without its prefix."""
+    """The line of kubectl's standard error that gives the reason, without its prefix."""
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     told = [line for line in lines if line.startswith((_SERVER_SAYS, "error:", "Unable to connect"))]
     line = (told or lines or ["kubectl failed and did not say why"])[-1]

@@ -215,7 +215,7 @@ def tokens(
     data = kubectl.get("secret", accepted.secret_ref.name).get("data") or {}
     if accepted.secret_ref.key not in data:
         raise InputError(f"the Secret {accepted.secret_ref.name} has no key {accepted.secret_ref.key}")
-    # Roles read the key without a newline behind it.
+    # Roles read the key without trailing newlines.
     sign = signer("HS256", b64decode(data[accepted.secret_ref.key]).rstrip(b"\r\n"))
     now, amount = int(time.time()), read_weight(weight)
     for subject in read_subjects(subjects):
@@ -244,7 +244,7 @@ def recount(name: Name, namespace: Namespace = "", context: Context = "", kubeco
 
 
 def _audit(kubectl: Kubectl, name: str) -> str:
-    """Starts a Job from the CronJob of audits; its name."""
+    """Starts a Job from the CronJob of audits; returns its name."""
     selector = f"psephos.dev/session={name},app.kubernetes.io/component=audit"
     found = kubectl.run("get", "cronjobs", f"--selector={selector}", "-o", "name").split()
     if not found:

@@ -1,6 +1,6 @@
-"""`kubectl_complete-psephos`: what kubectl asks for while somebody types.
+"""`kubectl_complete-psephos`: the program that kubectl asks for completions while a user types.
 
-kubectl runs it with the words after `kubectl psephos`, the last of which is not finished, and reads a proposal a
+kubectl runs it with the words after `kubectl psephos`, the last of which is unfinished, and reads one proposal per
 line, then `:` and a number: 4 means no file names (cobra's ShellCompDirectiveNoFileComp).
 """
 
@@ -22,7 +22,7 @@ _KUBECTL = {"-n": "namespace", "--namespace": "namespace", "--context": "context
 
 
 def proposals(words: Sequence[str], sessions: Callable[[Kubectl], list[str]] = names) -> list[str]:
-    """What may stand in place of the last word. Raises KubectlError."""
+    """The possible completions of the last word. Raises KubectlError."""
     *before, started = words or [""]
     commands = _commands()
     if not before:
@@ -47,12 +47,12 @@ def _commands() -> dict[str, click.Command]:
 
 
 def _valued(command: click.Command) -> set[str]:
-    """Options that are followed by a value."""
+    """The options that take a value."""
     return {option for each in command.params if not getattr(each, "is_flag", True) for option in each.opts}
 
 
 def _positions(words: Sequence[str], command: click.Command) -> int:
-    """How many words are neither options nor their values."""
+    """Number of words that are neither options nor their values."""
     valued, count, value = _valued(command), 0, False
     for word in words:
         if not value and not word.startswith("-"):
@@ -62,7 +62,7 @@ def _positions(words: Sequence[str], command: click.Command) -> int:
 
 
 def _chosen(words: Sequence[str]) -> Kubectl:
-    """The namespace, context and kubeconfig that were typed already."""
+    """kubectl with the namespace, context and kubeconfig that have already been typed."""
     chosen = {}
     for word, value in pairwise(words):
         if word in _KUBECTL:
@@ -75,7 +75,7 @@ def _chosen(words: Sequence[str]) -> Kubectl:
 
 
 def main() -> None:
-    """Prints the proposals; none, and nothing else, when the cluster does not answer."""
+    """Prints the proposals; if the cluster does not answer, none, and nothing else."""
     try:
         found = proposals(sys.argv[1:])
     except KubectlError:

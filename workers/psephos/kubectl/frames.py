@@ -1,4 +1,4 @@
-"""Result frames of a session: from its public address, or through the API server where it has none."""
+"""Result frames of a session: from its public address, or through the API server if it has none."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from psephos.client.http import NoAnswer, request
 from psephos.kubectl.access import Kubectl, KubectlError
 from psephos.kubectl.orders import Refused
 
-INSIDE = ".svc"  # the end of a host name that only pods know
+INSIDE = ".svc"  # the suffix of host names that only pods can resolve
 PORT = 80
-AGAIN_S = 2.0  # until a broken stream is opened again
+AGAIN_S = 2.0  # before a broken stream is reopened
 SILENCE_S = 60.0  # a gateway sends something every 40 s at the latest
 
 Frame = dict[str, Any]
 
 
 def address_of(session: Mapping[str, Any]) -> str:
-    """Where the session's results are read, without a slash at the end. Raises Refused."""
+    """The address of the session's results, without a trailing slash. Raises Refused."""
     name = session["metadata"]["name"]
     status = session.get("status") or {}
     address = (status.get("endpoints") or {}).get("results")
@@ -35,7 +35,7 @@ def address_of(session: Mapping[str, Any]) -> str:
 
 
 def proxied(address: str) -> str | None:
-    """The same address below the API server, for one that only pods reach; None for a public one."""
+    """The path through the API server for an address that only pods can reach; None for a public one."""
     parts = urlsplit(address)
     host = parts.hostname or ""
     if not host.endswith(INSIDE):
@@ -57,10 +57,10 @@ def newest(kubectl: Kubectl, address: str) -> Frame:
 
 
 def follow(kubectl: Kubectl, address: str, *, pause: Callable[[float], None] = time.sleep) -> Iterator[Frame]:
-    """Frame after frame until the final one; a stream that breaks is opened again where it ended.
+    """Frame after frame until the final one; a broken stream is reopened where it ended.
 
     Raises:
-        KubectlError, NoAnswer, Refused: the first stream could not be opened.
+        KubectlError, NoAnswer, Refused: if the first stream could not be opened.
     """
     since, began = "", False
     while True:

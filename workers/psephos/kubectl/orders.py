@@ -1,7 +1,7 @@
-"""Orders of people as changes of a session's object. Pure.
+"""People's orders as changes to a session's object. Pure.
 
 The operator reads them in `psephos_operator.reconcile.life`; annotations and words are the contract between the
-two, and a test compares them. They are written out here, so that the plugin needs no Kafka client.
+two, and a test compares them. They are repeated here, so that the plugin needs no Kafka client.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ VOTING, REASON, RECOUNT = "psephos.dev/voting", "psephos.dev/reason", "psephos.d
 BEFORE_CLOSING = ("", Phase.PENDING.value, Phase.OPEN.value, Phase.PAUSED.value)
 ENDED = (Phase.FINAL.value, Phase.VOID.value)
 FINAL_RUN = "final"
-_LONGEST = timedelta(days=999_999)  # a time so much later can still be written
+_LONGEST = timedelta(days=999_999)  # a time this much later can still be represented
 
 
 class Refused(PsephosError):
-    """The session is not in a state for this order, or the order makes no sense. One line."""
+    """The session's state does not allow this order, or the order makes no sense. The message is one line."""
 
     exit_code = FAILED
 
@@ -34,34 +34,34 @@ def phase_of(session: Mapping[str, Any]) -> str:
 
 
 def pause(session: Mapping[str, Any], reason: str) -> dict[str, Any]:
-    """Raises Refused."""
+    """The change that pauses voting. Raises Refused."""
     return _ordered(session, PAUSED, reason, BEFORE_CLOSING)
 
 
 def resume(session: Mapping[str, Any]) -> dict[str, Any]:
-    """Raises Refused."""
+    """The change that resumes voting. Raises Refused."""
     if _annotations(session).get(VOTING) != PAUSED:
         raise Refused(f"{_name(session)} is not paused")
     return _annotated({VOTING: None, REASON: None})
 
 
 def close(session: Mapping[str, Any], reason: str) -> dict[str, Any]:
-    """Closing begins as soon as ingest has heard of it. Raises Refused."""
+    """The change that begins closing, as soon as ingest has learned of it. Raises Refused."""
     return _ordered(session, CLOSED, reason, BEFORE_CLOSING)
 
 
 def void(session: Mapping[str, Any], reason: str) -> dict[str, Any]:
-    """Raises Refused."""
+    """The change that makes the session void. Raises Refused."""
     if phase_of(session) in ENDED:
         raise Refused(f"{_name(session)} is {phase_of(session)}: that can't be changed any more")
     return _annotated({VOTING: VOID, REASON: reason or None})
 
 
 def extend(session: Mapping[str, Any], until: datetime) -> dict[str, Any]:
-    """A later end. The object's version goes along, so that of two people who extend at once one is told.
+    """The change to a later end. It has the object's version: if two people extend at once, one gets an error.
 
     Raises:
-        Refused: closing has begun, or the end would not be later.
+        Refused: if closing has begun, or the end would not be later.
     """
     if phase_of(session) not in BEFORE_CLOSING:
         raise Refused(f"{_name(session)} is {phase_of(session)}: its end is fixed")
@@ -73,7 +73,7 @@ def extend(session: Mapping[str, Any], until: datetime) -> dict[str, Any]:
 
 
 def later(session: Mapping[str, Any], by: str) -> datetime:
-    """The session's end and a duration such as 90s, 10m, 2h or 1d. Raises Refused."""
+    """The session's end plus a duration such as 90s, 10m, 2h or 1d. Raises Refused."""
     longer = parse_duration(by)
     if not longer or longer > _LONGEST:
         raise Refused(f"--by is {by!r}; allowed: a duration such as 90s, 10m, 2h or 1d")
@@ -84,7 +84,7 @@ def later(session: Mapping[str, Any], by: str) -> datetime:
 
 
 def moment(text_: str) -> datetime:
-    """A time with its zone. Raises Refused."""
+    """Parses a time with its zone. Raises Refused."""
     try:
         found = datetime.fromisoformat(text_)
     except ValueError:
@@ -95,20 +95,20 @@ def moment(text_: str) -> datetime:
 
 
 def recount_again(session: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
-    """For a disputed session that was repaired: a run of a new name, since verdicts are never overwritten."""
+    """The change for a repaired disputed session, and the run's new name: verdicts are never overwritten."""
     _, _, number = _annotations(session).get(RECOUNT, FINAL_RUN).partition("-")
     run = f"{FINAL_RUN}-{int(number or 1) + 1}"
     return _annotated({RECOUNT: run}), run
 
 
 def closes_at(session: Mapping[str, Any]) -> datetime | None:
-    """When the session closes, None where it has no end."""
+    """When the session closes; None if it has no end."""
     found = session["spec"].get("closesAt")
     return None if found is None else datetime.fromisoformat(found)
 
 
 def text(when: datetime) -> str:
-    """A time as a spec has it, UTC."""
+    """A time as text for a spec, in UTC."""
     return when.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
