@@ -27,7 +27,7 @@ _DEMO_S = 30.0  # how long the voting of a demo takes
 
 
 class Wanted(NamedTuple):
-    """What to print, where the stack lives, and whether it stays up."""
+    """Options of a run: what to print, where the stack lives, and whether it stays up."""
 
     json: bool
     data_dir: Path | None

@@ -53,7 +53,7 @@ def tell_addresses(stack: Stack, display: Display) -> None:
 
 
 def _token_hint(stack: Stack, folder: Path) -> Iterator[tuple[str, str]]:
-    """How to get a token; only if tokens come from this stack."""
+    """Yields a hint on getting a token, only if tokens come from this stack."""
     tokens = stack.session.spec.voters.tokens
     if tokens is not None and tokens.jwks_url is None:
         key = _short(stack.door_keys.token_signing)

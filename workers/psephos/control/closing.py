@@ -1,7 +1,7 @@
 """Closing without losing a vote, step by step: docs/architecture.md, section 4.
 
 1. The ledger item `closing` fixes the time; a process that comes second adopts it.
-2. The control record carries the time, so that ingest refuses from then on; then its phase becomes Closing.
+2. The control record has the time, so that ingest refuses from then on; at that time its phase becomes Closing.
 3. When the grace period is over by this machine's clock and by the brokers', a close marker goes into every
    partition.
 4. The topic is sealed, and every partition's leader is probed until it refuses.
@@ -96,7 +96,7 @@ def close(
 
 
 def closing_of(ledger: Ledger) -> Closing | None:
-    """What was fixed about the end of this session; None while it is still open."""
+    """The ledger item that fixed the end of this session; None while it is still open."""
     payload = ledger.get("closing")
     return None if payload is None else msgspec.json.decode(payload, type=Closing)
 
@@ -276,7 +276,7 @@ def records_behind(ledger: Ledger, ends: tuple[int, ...]) -> dict[int, int]:
 
 
 def _head_end(ledger: Ledger, partition: int) -> float:
-    """Where the chain ends; infinity for an unreadable head, so that no step waits: no tally can follow it."""
+    """The end of the chain; infinity for an unreadable head, not worth waiting for: no tally can follow it."""
     head = ledger.head(partition)
     if head is None:
         return 0

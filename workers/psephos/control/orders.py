@@ -83,7 +83,7 @@ def _paused_or_open(control: Control, orders: Orders, now: int) -> Control:
 
 
 def _end(control: Control, orders: Orders, now: int, *, closing: bool) -> tuple[int | None, str]:
-    """When voting closes, and why not at the ordered time; empty if it does."""
+    """The time at which voting closes, and why it is not the ordered one; empty if it is."""
     known, wanted = control.closes_at, orders.closes_at
     if wanted == known:
         return known, ""

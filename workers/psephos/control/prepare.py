@@ -110,7 +110,7 @@ def _settled_control(settings: Settings) -> Control | None:
 
 
 def _settled(read: Callable[[], _T | None]) -> _T | None:
-    """What `read` returns once it knows of a newly created topic; None if it does not in time."""
+    """The result of `read` once it knows of a newly created topic."""
     deadline = time.monotonic() + _SETTLE_S
     while (answer := read()) is None and time.monotonic() < deadline:
         time.sleep(_RETRY_S)

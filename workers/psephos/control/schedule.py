@@ -1,4 +1,4 @@
-"""When audits are due: a session's `recount.schedule`, five cron fields, in UTC. Pure: the time is an argument."""
+"""The times of audits: a session's `recount.schedule`, five cron fields, in UTC. Pure: the time is an argument."""
 
 from datetime import UTC, datetime
 

@@ -370,18 +370,18 @@ class Session(_Model):
 
     @property
     def needs_idempotency_key(self) -> bool:
-        """Whether a voter may have several records, so that a retry must be distinguished from a new vote."""
+        """True if a voter may have several records, so that a retry must be distinguished from a new vote."""
         return self.spec.voters.votes_per_voter > 1 or self.spec.voters.revote == "last"
 
     @property
     def roll_in_store(self) -> bool:
-        """Whether the electoral roll is an object in a store."""
+        """True if the electoral roll is an object in a store."""
         roll = self.spec.voters.roll
         return roll is not None and (roll.url or "").startswith(STORE_SCHEME)
 
     @property
     def exports_in_store(self) -> bool:
-        """Whether the final result is to be written into an object store."""
+        """True if the final result is to be written to an object store."""
         return self.spec.exports is not None and self.spec.exports.url.startswith(STORE_SCHEME)
 
     @property

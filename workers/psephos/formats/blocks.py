@@ -87,7 +87,7 @@ class AcceptedVotes(Sequence[AcceptedVote]):
 
     @classmethod
     def of(cls, votes: Iterable[AcceptedVote]) -> "AcceptedVotes":
-        """The same votes by columns."""
+        """These votes by columns."""
         if isinstance(votes, cls):
             return votes
         return cls(*(list(zip(*votes, strict=True)) or [()] * len(AcceptedVote._fields)))

@@ -10,4 +10,4 @@ class Malformed(PsephosError, ValueError):
 
 
 UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-"""Errors that msgspec raises for bytes that it can't read. NB: for text that is not UTF-8 it is not its own."""
+"""Errors of msgspec for bytes that it can't read. NB: for non-UTF-8 text, it is not a DecodeError of its own."""

@@ -104,7 +104,7 @@ class VoteColumns(NamedTuple):
 
 
 def decode_votes(values: Sequence[bytes | None]) -> VoteColumns | None:
-    """What `decode_vote` returns for each of them, at a third of its cost.
+    """The results of `decode_vote` for all of them, at a third of its cost.
 
     Returns None if any is malformed or there are none; decode them one by one to find out which.
     """
@@ -157,7 +157,7 @@ def partition_of(voter: bytes, partitions: int) -> int:
 
 
 def partitions_of(voters: Sequence[bytes], partitions: int) -> list[int]:
-    """What `partition_of` returns for each of these voters (16 bytes each), at a quarter of its cost."""
+    """The results of `partition_of` for these voters (16 bytes each), at a quarter of its cost."""
     numbers = array("Q", b"".join(voters))
     if sys.byteorder == "little":
         numbers.byteswap()
@@ -199,7 +199,7 @@ def record_digest(key: bytes | None, value: bytes | None) -> bytes:
 
 
 def record_digests(keys: Sequence[bytes], values: Sequence[bytes]) -> list[bytes]:
-    """What `record_digest` returns for each of these voters' records."""
+    """The results of `record_digest` for these voters' records."""
     size, key_size = _size, _size(VOTER_BYTES)
     return [
         sha256(key_size + key + size(len(value)) + value).digest() for key, value in zip(keys, values, strict=True)

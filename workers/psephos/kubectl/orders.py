@@ -102,7 +102,7 @@ def recount_again(session: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
 
 
 def closes_at(session: Mapping[str, Any]) -> datetime | None:
-    """When the session closes; None if it has no end."""
+    """The time when the session closes; None if it has no end."""
     found = session["spec"].get("closesAt")
     return None if found is None else datetime.fromisoformat(found)
 

@@ -97,7 +97,7 @@ class Child(ABC):
 
     @property
     def running(self) -> bool:
-        """Whether the process has been started and has not ended (a paused one is running)."""
+        """True if the process has been started and has not ended (a paused one is running)."""
         return self.pid is not None and self.exit_code is None
 
     def wait(self, timeout: float | None = None) -> int | None:

@@ -46,7 +46,7 @@ class Health:
 
     @property
     def reasons(self) -> dict[str, str]:
-        """Why this role is not ready; empty if it is."""
+        """The reasons why this role is not ready; empty if it is."""
         return dict(self._reasons)
 
 

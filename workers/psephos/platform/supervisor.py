@@ -218,7 +218,7 @@ def _last_words(child: Child) -> str:
 
 
 def _not_ready(ports: Iterable[int]) -> str | None:
-    """Why a process is not ready; None if it is."""
+    """The reason why a process is not ready; None if it is."""
     return _probe_all(ports, "/readyz")
 
 

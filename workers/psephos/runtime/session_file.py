@@ -5,7 +5,7 @@ from psephos.platform.settings import Settings, SettingsError
 
 
 def load_session(settings: Settings) -> Session:
-    """The session's YAML. Raises SettingsError naming the file and each problem."""
+    """Reads the session's YAML. Raises SettingsError naming the file and each problem."""
     try:
         return parse_session(settings.session_file.read_bytes())
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What botocore reads to make a client: descriptions of DynamoDB and of all endpoints, 10 MB as Python objects.
+"""The data from which botocore makes clients: descriptions of DynamoDB and all endpoints, 10 MB as Python objects.
 
 They are read once per process. A fork server reads them before it forks (it imports
 `psephos.adapters.dynamodb.described`), so that its children share them; this creates no session or client and

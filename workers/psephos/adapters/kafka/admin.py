@@ -130,7 +130,7 @@ class LogAdmin:
         return self._offsets(partitions, OFFSET_BEGINNING)
 
     def _offsets(self, partitions: int, which: int) -> list[int]:
-        """Retries while leaders move: at least once, and for some seconds if the answer comes at once.
+        """Retries while leaders move: at least once, and for some seconds if each attempt fails at once.
 
         NB: librdkafka asks leaders that moved with their old epoch until it refreshes its metadata, and a broker
         that has just come back does not know the new epoch for a moment.

@@ -99,7 +99,7 @@ def _property(name: str, value: str) -> tuple[str, str]:
 
 @functools.lru_cache(maxsize=4)
 def _wrong(properties: tuple[tuple[str, str], ...]) -> str | None:
-    """Why librdkafka rejects these properties. Only creating a client shows it, so one without brokers is made."""
+    """The reason why librdkafka rejects these properties. Only clients get it, so one without brokers is made."""
     config: dict[str, Any] = {**dict(properties), "logger": _quiet}
     try:
         AdminClient(config)

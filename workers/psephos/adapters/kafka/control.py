@@ -46,7 +46,7 @@ def write_control(settings: Settings, control: Control) -> None:
 
 
 def read_control(settings: Settings, timeout_s: float = 10.0) -> Control | None:
-    """The session's state at the end of the topic; None if none was ever set. Raises LogUnavailable."""
+    """The session's state at the end of the topic; None if none was ever set."""
     consumer = Consumer({**consumer_config(settings), "fetch.wait.max.ms": 50})
     newest: Control | None = None
     topic = control_topic(settings.session_uid)

@@ -135,7 +135,7 @@ class _Server:
             if pid == 0:
                 _bind_to(server)
                 return 0
-            with suppress(OSError):  # the child does it as well: both need it done
+            with suppress(OSError):  # the child does it as well: it must be done before either goes on
                 os.setpgid(pid, pid)
             self._numbers[pid], self._pids[number] = number, pid
             if number == FIRST and self._first is not None:
