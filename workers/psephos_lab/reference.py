@@ -1,7 +1,8 @@
 """The expected outcome of an election, by the shortest rules that define it. Pure.
 
-It reads the voters' own journal in the order of the log, and shares no code with the tally or the recount: an
-error that both of them made alike would show as a difference from this.
+It reads the voters' own journal in the order of the log. The fate of each record and the totals share no code with
+the tally or the recount: an error that both of them made alike would show as a difference from this. The outcome
+is counted by `psephos.domain.counting`, as the recount does; published elections check that.
 """
 
 from collections import Counter, defaultdict

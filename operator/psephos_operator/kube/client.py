@@ -42,7 +42,7 @@ class ApiError(PsephosError):
 
 
 class Unreachable(PsephosError):
-    """The API server did not answer in time."""
+    """The API server can't be reached, or did not answer in time."""
 
 
 class Gone(PsephosError):

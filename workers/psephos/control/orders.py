@@ -46,9 +46,10 @@ class Obeyed(NamedTuple):
 def obey(control: Control, orders: Orders, now: int, *, closing: bool) -> Obeyed:
     """The state that these orders ask for, `now` in ms. `closing`: the ledger has fixed the end.
 
-    A session that is closing can only be made void. The end may only be moved to later, and neither the old nor
-    the new one may be too near for ingest to learn of it: otherwise a voter could be refused because voting is
-    over and then be able to vote again. If an order is refused, the others are still carried out.
+    A session that is closing can only be made void. Once voting has begun, the end may only be moved to later or
+    removed, and neither the old nor the new one may be too near for ingest to learn of it: otherwise a voter could
+    be refused because voting is over and then be able to vote again. If an order is refused, the others are still
+    carried out.
     """
     if control.phase in NO_MORE:
         return Obeyed(control)

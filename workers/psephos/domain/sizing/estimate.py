@@ -49,7 +49,7 @@ class Audience:
 
 @dataclass(frozen=True)
 class Driver:
-    """One item that a bill grows with. share: of all requested cores, None for an item that is not cores."""
+    """One item that a bill grows with."""
 
     what: str
     amount: float
