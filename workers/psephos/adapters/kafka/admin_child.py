@@ -30,8 +30,6 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
-from psephos.platform.errors import PsephosError
-
 SLACK_S: Final = 5.0
 """`perform` takes at most this much longer than a request's own time-out."""
 
@@ -110,8 +108,11 @@ class Said(msgspec.Struct, frozen=True):
     reason: str | None = None
 
 
-class RequestFailed(PsephosError):
-    """A broker refused a request, or none answered in time. `code` is librdkafka's."""
+class RequestFailed(Exception):
+    """A broker refused a request, or none answered in time. `code` is librdkafka's.
+
+    Not a PsephosError: this process imports nothing else of psephos, and the other half turns it into one.
+    """
 
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(reason)
