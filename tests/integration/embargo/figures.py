@@ -27,8 +27,7 @@ class Figures:
     ) -> None:
         forms = [form for value in sorted(set(tallies)) if value for form in _forms(value)]
         beside = [form for names, number in counts.items() for form in _beside(names, number)]
-        percents = [_form(f"{share:.1f}".split(".")[0].encode(), _percent(share)) for share in shares]
-        self._forms = [*forms, *beside, *percents]
+        self._forms = [*forms, *beside, *map(_percent, shares)]
 
     def found_in(self, data: bytes) -> list[bytes]:
         """What of them `data` holds, with what stands around it."""
@@ -75,5 +74,6 @@ def _beside(names: tuple[str, ...], number: int) -> Iterator[Form]:
         yield _form(name.encode(), count + _NEAR + word)
 
 
-def _percent(share: float) -> bytes:
-    return rb"(?<![\d.])%s\s?%%" % f"{share:.1f}".replace(".", "[.,]").encode()
+def _percent(share: float) -> Form:
+    whole, tenths = f"{share:.1f}".encode().split(b".")
+    return _form(whole, rb"(?<![\d.])%s[.,]%s\s?%%" % (whole, tenths))

@@ -30,6 +30,7 @@ from psephos.control.closing import fix_closing
 from psephos.domain.session import parse_session
 from psephos.formats.blocks import Block, decode_block, encode_block
 from psephos.formats.control import Phase
+from psephos.http.problems import TYPE_BASE
 
 PARTITIONS = 2
 SEGMENTS = ("no", "se")
@@ -180,14 +181,14 @@ async def _vote(stack: Command, turn: int) -> bytes:
 async def _acknowledged(
     client: aiohttp.ClientSession, url: str, ballot: dict[str, Any], headers: dict[str, str]
 ) -> bytes:
-    """Sends a vote as voters do: a 503, such as for a broker that took long, is followed by the same request."""
+    """Sends a vote as voters do: after `unconfirmed`, when a broker took long, the same request again."""
     deadline = time.monotonic() + PATIENCE_S
     while True:
         async with client.post(url, json=ballot, headers=headers) as answer:
             read = await answer.read()
             if answer.status == 202:
                 return read
-            assert answer.status == 503, read
+            assert (answer.status, json.loads(read)["type"]) == (503, f"{TYPE_BASE}unconfirmed"), read
             assert time.monotonic() < deadline, read
         await asyncio.sleep(0.5)
 
