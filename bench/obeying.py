@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from bench import plots
 from bench.running import Figures, Size, say
-from psephos.control import OrderBook, Wishes
+from psephos.control import CommandFile, DesiredState
 from psephos.domain.session import parse_session
 from psephos.platform.child_process import ChildProcess
 from psephos.platform.clock import now_ms
@@ -65,10 +65,10 @@ def measure(size: Size) -> Iterator[Figures]:
     """Milliseconds of each order."""
     found: dict[str, Obeyed] = {}
     with tempfile.TemporaryDirectory() as folder, Stack(Path(folder), parse_session(SESSION), SESSION) as stack:
-        book = OrderBook(stack.settings.orders_dir, stack.session.name)
+        file = CommandFile(stack.settings.commands_dir, stack.session.name)
         with processes(stack) as doors:
             for name, order in (("pause", pauses), ("extend", extensions)):
-                found[name] = order(book, doors, ORDERS[size])
+                found[name] = order(file, doors, ORDERS[size])
                 yield {"processes": [door.name for door in doors], "orders": _millis(found)}
             say(table(found))
 
@@ -114,15 +114,15 @@ def processes(stack: Stack, ingests: int = 2, gateways: int = 2) -> Iterator[lis
         yield doors
 
 
-def pauses(book: OrderBook, doors: Sequence[Door], orders: int) -> Obeyed:
+def pauses(file: CommandFile, doors: Sequence[Door], orders: int) -> Obeyed:
     """Pauses and resumes by turns."""
-    return _measure(book, doors, orders, lambda turn: Wishes(paused=turn % 2 == 0), _phase_of)
+    return _measure(file, doors, orders, lambda turn: DesiredState(paused=turn % 2 == 0), _phase_of)
 
 
-def extensions(book: OrderBook, doors: Sequence[Door], orders: int) -> Obeyed:
+def extensions(file: CommandFile, doors: Sequence[Door], orders: int) -> Obeyed:
     """Moves the end an hour further each time."""
     end = now_ms() + HOUR_MS
-    return _measure(book, doors, orders, lambda turn: Wishes(closes_at=end + turn * HOUR_MS), _end_of)
+    return _measure(file, doors, orders, lambda turn: DesiredState(closes_at=end + turn * HOUR_MS), _end_of)
 
 
 def table(figures: dict[str, Obeyed]) -> str:
@@ -144,16 +144,16 @@ def _millis(found: dict[str, Obeyed]) -> Figures:
 
 
 def _measure(
-    book: OrderBook,
+    file: CommandFile,
     doors: Sequence[Door],
     orders: int,
-    order: Callable[[int], Wishes],
+    order: Callable[[int], DesiredState],
     shown: Callable[[Door], object],
 ) -> Obeyed:
     written, obeyed = [], []
     for turn in range(orders):
         begun = time.monotonic()
-        control = book.give(order(turn))
+        control = file.give(order(turn))
         written.append(time.monotonic() - begun)
         wanted = control.phase.value if shown is _phase_of else control.closes_at
         for door in doors:

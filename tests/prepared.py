@@ -9,13 +9,13 @@ from typing import Any
 
 import yaml
 from confluent_kafka import Producer
+from tests.controllers import close_and_seal, close_to_recounting
 from tests.reference import Record, build
 
 from psephos.adapters.dynamodb import Ledger
 from psephos.adapters.dynamodb.ledger import dynamodb_client
 from psephos.adapters.kafka import LogAdmin, client_config, read_records, votes_topic
-from psephos.control import close, make_keys, prepare, read_keys, set_phase
-from psephos.control.closing import announce, fix_closing, seal, wait_for_grace
+from psephos.control import make_keys, prepare, read_keys, set_phase
 from psephos.domain.session import parse_session
 from psephos.formats.blocks import Block, encode_block
 from psephos.formats.control import Phase
@@ -152,19 +152,16 @@ class Prepared:
 
     def seal(self) -> tuple[int, ...]:
         """Closes and seals, without waiting for a tally."""
-        closing = fix_closing(self.settings, self.ledger)
-        announce(self.settings, closing)
-        wait_for_grace(self.settings, closing, lambda _what: None)
-        return seal(self.settings, self.ledger, closing)
+        return close_and_seal(self.settings)
 
     def finish(self) -> tuple[int, ...]:
         """Seals, writes honest chains, and ends in phase Recounting."""
         self.seal()
         self.write_chains()
-        return close(self.settings, drain_timeout_s=10)
+        return close_to_recounting(self.settings)
 
     def conclude(self, phase: Phase) -> None:
-        """What the conductor does after a recount."""
+        """What a controller does after a recount."""
         set_phase(self.settings, phase)
 
     def recount_process(self, *arguments: str) -> subprocess.CompletedProcess[bytes]:

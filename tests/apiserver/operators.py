@@ -96,7 +96,7 @@ class Operator:
     def steps(self) -> list[str]:
         """The steps of sessions' lives that it began, over all its starts."""
         lines = self.log.read_text().splitlines() if self.log.exists() else []
-        return [json.loads(line)["what"] for line in lines if '"event": "step"' in line and line.endswith("}")]
+        return [json.loads(line)["action"] for line in lines if '"event": "step"' in line and line.endswith("}")]
 
     @property
     def leads(self) -> bool:

@@ -85,7 +85,7 @@ def annotations(vote: Vote) -> dict[str, str]:
     return dict(vote.now["metadata"].get("annotations") or {})
 
 
-# --- Orders
+# --- Commands
 
 
 def test_a_pause_with_its_reason_and_the_end_of_it(psephos: Plugin, lunch: Vote) -> None:

@@ -18,10 +18,10 @@ from tests.waiting import wait_until
 
 from psephos.adapters.kafka import read_control
 from psephos.control import Closing, closing_of
+from psephos.control.state_machine import Action
 from psephos.domain.results import decode_document, verify_result
 from psephos.formats.control import Phase
 from psephos_lab.servers import Backends
-from psephos_operator.reconcile.life import Do
 
 TURNS = ("Open", "Closing", "Recounting", "Final")
 
@@ -187,30 +187,30 @@ def test_the_ledgers_end_counts_and_not_the_specs(cluster: Cluster, operator: Op
 def test_an_operator_that_is_killed_in_every_step_loses_nothing(
     cluster: Cluster, backends: Backends, keyed: str, tmp_path: Path
 ) -> None:
-    steps = [step for step in Do if step is not Do.WAIT]
+    steps = [step for step in Action if step is not Action.WAIT]
     killed: list[str] = []
     with ExitStack() as running:
         operator = running.enter_context(Operator(cluster, backends, keyed, tmp_path))
         running.enter_context(all_available(cluster.admin, keyed))
         vote = Vote(cluster, keyed, opensAt=moment(300)[0]).create()
 
-        def kill_in(step: Do) -> None:
+        def kill_in(step: Action) -> None:
             """NB: the line stands in the log before the step is taken."""
             wait_until(lambda: step.value in operator.steps(), f"the step: {step.value}")
             operator.kill()
             killed.append(step.value)
             operator.process.start()
 
-        kill_in(Do.PREPARE)
+        kill_in(Action.PREPARE)
         wait_until(lambda: "epoch" in vote.status, "it is prepared")
         vote.change(opensAt=None)
-        kill_in(Do.OBEY)
+        kill_in(Action.APPLY_COMMANDS)
         vote.wait_phase("Open")
         running.enter_context(tally(cluster.admin, vote, tmp_path))
         running.enter_context(jobs_run(cluster.admin, keyed, tmp_path))
         cast(operator, vote, 20)
         vote.annotate(voting="closed")
-        for step in steps[steps.index(Do.OBEY) + 1 :]:
+        for step in steps[steps.index(Action.APPLY_COMMANDS) + 1 :]:
             kill_in(step)
         vote.wait_phase("Final")
         check_final(operator, vote, 20)

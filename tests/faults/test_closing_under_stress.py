@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import aiohttp
 import pytest
+from tests.controllers import close_and_seal, close_to_recounting, close_up_to_markers
 from tests.faults.conftest import Drill, journal_of, until, wait, watched
 from tests.faults.oracle import LATE, Audit, audit
 from tests.faults.slow_link import SlowLink
@@ -15,8 +16,6 @@ from tests.faults.voters import Door
 from tests.harness import PARTITIONS, Running
 
 from psephos.adapters.kafka import mark_closed
-from psephos.control import close
-from psephos.control.closing import announce, fix_closing, seal, wait_for_grace
 from psephos.platform.clock import now_ms
 from psephos.roles.recount.job import audit as recount
 from psephos_lab.java import Jars
@@ -151,7 +150,7 @@ async def _close(running: Running, link: SlowLink, stopped: Door, *, sealed_befo
         stopped.ingest.resume()
     if not sealed_before:
         await asyncio.to_thread(_let_late_ones_in, running)
-    await asyncio.to_thread(close, running.settings)  # goes on from there
+    await asyncio.to_thread(close_to_recounting, running.settings)  # goes on from there
     return before
 
 
@@ -165,13 +164,10 @@ def _let_late_ones_in(running: Running) -> None:
 def _mark(running: Running, *, sealed: bool) -> None:
     """Closing up to the markers in every partition, or up to the seal behind them."""
     settings = running.settings
-    closing = fix_closing(settings, running.ledger)
-    announce(settings, closing)
-    wait_for_grace(settings, closing, lambda _what: None)
     if sealed:
-        seal(settings, running.ledger, closing)
+        close_and_seal(settings)
     else:
-        mark_closed(settings, PARTITIONS, closing.closes_at)
+        mark_closed(settings, PARTITIONS, close_up_to_markers(settings).closes_at)
 
 
 def _since(door: Door, before: Counter[int]) -> Counter[int]:

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from tests.controllers import close_and_seal, close_up_to_markers
 from tests.faults.conftest import Drill, until, wait
 from tests.faults.oracle import ACCEPTED, DUPLICATE, LATE
 from tests.faults.voters import Door
 
 from psephos.adapters.kafka import mark_closed
-from psephos.control.closing import announce, fix_closing, seal, wait_for_grace
 from psephos.platform.clock import now_ms
 
 CONNECTIONS = 16
@@ -104,9 +104,7 @@ async def test_ingest_that_wakes_up_behind_the_close_marker_answers_no_202(drill
         voting = [asyncio.create_task(go_on(http, name)) for name in range(CONNECTIONS)]
         await until(lambda: now_ms() >= closes_at - 300, "almost over")
         door.ingest.pause()
-        closing = fix_closing(running.settings, running.ledger)
-        await asyncio.to_thread(announce, running.settings, closing)
-        await asyncio.to_thread(wait_for_grace, running.settings, closing, lambda _what: None)
+        closing = await asyncio.to_thread(close_up_to_markers, running.settings)
         mark_closed(running.settings, 4, closing.closes_at)
         running.produce([running.vote(f"held-up-{number}", 0) for number in range(20)])  # nobody's 202
         asleep.set()
@@ -115,7 +113,7 @@ async def test_ingest_that_wakes_up_behind_the_close_marker_answers_no_202(drill
         await until(lambda: refused_behind >= CONNECTIONS, "answers")
         over = True
         await asyncio.gather(*voting)
-    ends = await asyncio.to_thread(seal, running.settings, running.ledger, closing)
+    ends = await asyncio.to_thread(close_and_seal, running.settings)
     wait(lambda: tuple(running.head_ends()) == ends, "counted to the sealed ends")
     found = drill.conclude(
         running,

@@ -7,7 +7,7 @@ from typing import ClassVar
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 from tests.model.processes import Process
-from tests.model.world import ORDINALS, REVOTES, Stage, Violation, World, enter
+from tests.model.world import ORDINALS, REVOTES, Violation, World, enter
 
 from psephos.roles.tally.crash import STEPS
 
@@ -240,19 +240,23 @@ class Histories(RuleBasedStateMachine):
         self._all(rounds)
         self.world.land()
 
-    @precondition(lambda self: self.world.stage < Stage.GRACE_OVER)
-    @rule(of=votes, by=st.integers(1, 3))
-    def closing_comes_nearer(self, of: bytes, by: int) -> None:
+    @rule(of=votes, by=st.integers(1, 3), steps=how_far, number=st.integers(0, 1))
+    def closing_comes_nearer(self, of: bytes, by: int, steps: int, number: int) -> None:
+        """Somebody commands to close, or time passes; requests are on their way meanwhile."""
+        world = self.world
+        world.close_commanded = True
+        self._run(world.closer(number), steps, 0)
         self._vote(of, "in flight")
-        self.world.stage = Stage(min(self.world.stage + by, Stage.GRACE_OVER))
+        for _ in range(by):
+            world.time_passes()
 
-    @precondition(lambda self: self.world.stage is Stage.GRACE_OVER)
+    @precondition(lambda self: self.world.close_commanded)
     @rule(steps=how_far, number=st.integers(0, 1))
     def closer_goes_on(self, steps: int, number: int) -> None:
         """The operator and its standby: both may close at once."""
         self._run(self.world.closer(number), steps, 0)
 
-    @precondition(lambda self: self.world.stage is Stage.GRACE_OVER)
+    @precondition(lambda self: self.world.close_commanded)
     @rule(steps=how_far, number=st.integers(0, 1))
     def closer_is_killed(self, steps: int, number: int) -> None:
         closer = self.world.closer(number)

@@ -7,15 +7,17 @@ commit that is aborted although it only took long costs a producer, which is giv
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from tests.model.world import MAX_RECORDS
 
 from psephos.adapters.dynamodb import StoredBlock
-from psephos.control import closing
+from psephos.control import Action, Commands, ObservedState, Step, closing_steps, state_machine
 from psephos.domain.genesis import decode_genesis
 from psephos.formats.blocks import block_hash, decode_block, encode_block
+from psephos.formats.control import Phase
 from psephos.formats.tallies import TallyRecord
 from psephos.roles.tally import worker
 from psephos.roles.tally.decide import Head
@@ -160,10 +162,42 @@ class DecidesOnAfterItsStoreFailed(Partition):
 
 def seal_nothing(settings: Any, ledger: Any, of: Any, progress: Any = None) -> tuple[int, ...]:
     """Closing by the end of the log as it is read once behind the markers: no seal, no probe, no item."""
-    partitions = decode_genesis(closing._require(ledger, "genesis")).partitions
-    simulated: Any = closing  # its log is the world's
+    partitions = decode_genesis(closing_steps._require(ledger, "genesis")).partitions
+    simulated: Any = closing_steps  # its log is the world's
     simulated.mark_closed(settings, partitions, of.closes_at)
     return tuple(simulated.LogAdmin(settings).end_offsets(partitions))
+
+
+def decides(instead: Callable[[Step, ObservedState, int], Step]) -> Callable[[Commands, ObservedState, int], Step]:
+    """The state machine with another step in place of one of its own."""
+
+    def decide(commands: Commands, observed: ObservedState, now: int) -> Step:
+        return instead(state_machine.decide(commands, observed, now), observed, now)
+
+    return decide
+
+
+def _closes_unannounced(step: Step, observed: ObservedState, now: int) -> Step:
+    if step.action is not Action.ANNOUNCE_CLOSING_TIME or observed.closing is None:
+        return step
+    come = now >= observed.closing.closes_at
+    return replace(step, action=Action.BEGIN_CLOSING if come else Action.WAIT)
+
+
+def _grace_as_fixed(step: Step, observed: ObservedState, _now: int) -> Step:
+    if step.action is not Action.BEGIN_CLOSING or observed.closing is None:
+        return step
+    return replace(step, grace_ms=observed.closing.grace_ms)
+
+
+def _seals_when_closing_begins(step: Step, observed: ObservedState, _now: int) -> Step:
+    waits = step.action is Action.WAIT and step.phase is Phase.CLOSING and not observed.sealed_whole
+    return replace(step, action=Action.SEAL) if waits else step
+
+
+def _recounts_what_is_sealed(step: Step, observed: ObservedState, _now: int) -> Step:
+    waits = step.action is Action.WAIT and step.phase is Phase.CLOSING and observed.sealed_whole
+    return replace(step, action=Action.BEGIN_RECOUNT) if waits else step
 
 
 class TrustsAStoreAfterAPowerLoss(Store):
@@ -215,7 +249,7 @@ CAUGHT: dict[str, Replacement] = {
     "pipelined puts": {"psephos.roles.tally.worker.Worker": PipelinesPuts},
     "ENOSPC ignored after the put": {"psephos.roles.tally.partition.Store": IgnoresAFullDisk},
     "fresh group metadata": {"psephos.roles.tally.worker.Worker": PublishesARevokedRoundWithFreshMetadata},
-    "close without sealed end": {"psephos.control.closing.seal": seal_nothing},
+    "close without sealed end": {"psephos.control.closing_steps.seal": seal_nothing},
     "adoption without wiping pending state: no rollback": {
         "psephos.roles.tally.worker.Partition": AdoptsWithoutRollback
     },
@@ -233,6 +267,15 @@ CAUGHT: dict[str, Replacement] = {
     "a producer kept that can't end its transaction": {"psephos.roles.tally.worker.Publisher": KeepsItsProducer},
     "202 behind half of the grace time": {"tests.model.world.World.may_confirm": lambda _world: True},
     "put without a condition": {"psephos.adapters.dynamodb.Ledger.put_block": put_over},
+    "closing time not announced": {"psephos.control.executor.decide": decides(_closes_unannounced)},
+    "grace period from the closing time, however late it is announced": {
+        "psephos.control.executor.decide": decides(_grace_as_fixed)
+    },
+    "sealed before the grace period is over, by one clock": {
+        "psephos.control.executor.decide": decides(_seals_when_closing_begins),
+        "psephos.control.closing_steps.ms_by_brokers": lambda *_: 0,
+    },
+    "recount before the tally has counted": {"psephos.control.executor.decide": decides(_recounts_what_is_sealed)},
 }
 HARMLESS: dict[str, Replacement] = {
     "fresh group metadata, revoked rounds discarded": {

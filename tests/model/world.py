@@ -1,8 +1,8 @@
 """One history's world: real tally workers and the real closing protocol on simulated servers, and the oracle.
 
 What runs is psephos.roles.tally (worker, partition, decide, store, publisher), psephos.adapters.dynamodb and the
-sealing half of psephos.control.closing, as they are. Simulated are the libraries below them: the Kafka client,
-boto3's client, LMDB, threads and the clock.
+control plane (state machine, executor, closing steps), as they are. Simulated are the libraries below them: the
+Kafka client, boto3's client, LMDB, threads and the clock.
 """
 
 import contextlib
@@ -22,11 +22,13 @@ from tests.model.kafka import Cluster, Published, Record
 from tests.model.processes import Clock, Process, point
 
 from psephos.adapters.dynamodb import Ledger
-from psephos.adapters.kafka import LogUnavailable
-from psephos.control import closing
+from psephos.adapters.kafka import ControlRecord, LogUnavailable
+from psephos.control import DesiredState, Executor, closing_steps, executor, observation, phases
+from psephos.control.desired_state import commands_of
 from psephos.domain.genesis import Genesis, encode_genesis
 from psephos.domain.session import Session, parse_session, rules_hash
 from psephos.formats.blocks import NOTHING, Block, RecordClass, State, block_hash, decode_block
+from psephos.formats.control import Control, Phase
 from psephos.formats.votes import (
     MARKER_KEY,
     NONCE_BYTES,
@@ -37,6 +39,7 @@ from psephos.formats.votes import (
     voter_key,
 )
 from psephos.platform.health import Health
+from psephos.roles.ingest.gate import HEARD_SHARE
 from psephos.roles.recount.compare import Chain, LogRecord, compare
 from psephos.roles.recount.examine import RecordRules
 from psephos.roles.tally import decide, partition, publisher, store, worker
@@ -51,7 +54,9 @@ MAX_RECORDS = 4  # of a block: so that a lag is several blocks
 FETCH_RECORDS = 8  # of a poll: more than a block, as it is in earnest
 HEALING_STEPS = 1_500  # several times what any history needs to come to rest
 KEY = b"k" * 32
-CLOSES_AT = 1_000
+GRACE_MS = 1_000
+LEARNT_MS = int(HEARD_SHARE * GRACE_MS)  # within which ingest learns of an announcement, or acknowledges nothing
+PASSING_MS = 2_000  # how far the time goes on where nothing is due
 
 
 class Violation(AssertionError):
@@ -59,7 +64,7 @@ class Violation(AssertionError):
 
 
 class Stage(IntEnum):
-    """How far closing has come: votes are taken, only confirmed, no longer confirmed, markers due."""
+    """What ingest does: it takes votes, only confirms them, no longer confirms them; or markers are due."""
 
     OPEN = 0
     CLOSED = 1
@@ -115,7 +120,10 @@ class World:
         self.machines = [Machine(str(ordinal)) for ordinal in range(ORDINALS)]
         self.workers: list[Process] = []
         self.closers: list[Process] = []
-        self.stage = Stage.OPEN
+        self.now_ms = 0
+        self.close_commanded = False
+        self.controls = [ControlRecord(Control(phase=Phase.OPEN, number=1, grace_ms=GRACE_MS), 0)]
+        self.announced_ms = 0
         self.journal: list[tuple[int, int]] = []  # partition and offset of each vote that got its 202
         self.in_flight: list[tuple[int, Record]] = []  # sent to a broker, not appended yet
         self.sealed_ends: tuple[int, ...] | None = None
@@ -215,11 +223,51 @@ class World:
                 consumer.heartbeat()
 
     def _close(self, _process: Process) -> None:
-        ledger, settings = self.ledger(), None
-        ends = closing.seal(settings, ledger, closing.Closing(CLOSES_AT, 0))  # type: ignore[arg-type]
-        closing.wait_until_drained(ledger, ends, float("inf"))
-        self.sealed_ends = ends
-        self.seen["session closed"] += 1
+        """A controller: passes of the state machine until the session is Recounting."""
+        settings: Any = None
+        ledger = self.ledger()
+        steps = Executor(settings, ledger, lambda: observation.observe(settings, ledger))
+        while True:
+            observed, step = steps.advance(_closing, steps.observe())
+            if step.phase is Phase.RECOUNTING:
+                self.sealed_ends = tuple(observed.sealed[number] for number in range(PARTITIONS))
+                self.seen["session closed"] += 1
+                return
+            self.clock.sleep(1.0)
+
+    @property
+    def stage(self) -> Stage:
+        """What ingest does now, if it learns of the closing time as late as it may."""
+        control = self.controls[-1].control
+        if control.closes_at is None or self.now_ms < max(control.closes_at, self.announced_ms + LEARNT_MS):
+            return Stage.OPEN
+        passed = self.now_ms - control.closes_at
+        if passed < control.grace_ms // 2:
+            return Stage.CLOSED
+        return Stage.UNCONFIRMED if passed < control.grace_ms else Stage.GRACE_OVER
+
+    def time_passes(self) -> None:
+        """Until ingest or the controllers have something else to do, or for a while."""
+        control = self.controls[-1].control
+        due = [self.now_ms + PASSING_MS]
+        if control.closes_at is not None:
+            ends = control.closes_at + control.grace_ms
+            due = [
+                self.announced_ms + LEARNT_MS,
+                control.closes_at,
+                control.closes_at + control.grace_ms // 2,
+                ends,
+            ]
+        self.now_ms = min((at for at in due if at > self.now_ms), default=self.now_ms + PASSING_MS)
+
+    def write_control(self, control: Control) -> None:
+        """A record of the control topic is appended."""
+        if control.closes_at != self.controls[-1].control.closes_at:
+            self.announced_ms = self.now_ms
+        self.controls.append(ControlRecord(control, self.now_ms))
+        self.seen[f"control record: {control.phase}"] += 1
+        if control.phase is Phase.RECOUNTING and self.head_ends() != self.cluster.ends():
+            self.violated(f"a recount begins at heads {self.head_ends()}, the log ends at {self.cluster.ends()}")
 
     def ledger(self) -> Ledger:
         return Ledger(self.table, "table", UID)  # type: ignore[arg-type]
@@ -285,6 +333,7 @@ class World:
                 return
             if step % 20 == 0:
                 self._replace_the_dead()
+                self.time_passes()
             for each in [*self.workers, *self.closers]:
                 for _ in range(8):
                     each.step()
@@ -303,8 +352,6 @@ class World:
             machine.full = ""
         while self.table.late:
             self.late_put_arrives()
-        if self.stage is not Stage.OPEN:
-            self.stage = Stage.GRACE_OVER
 
     def _replace_the_dead(self) -> None:
         for member in list(self.cluster.group.members.values()):
@@ -314,12 +361,12 @@ class World:
         self.closers = [each for each in self.closers if each.alive]
         if not self.workers:
             self.start_worker(self.machines[0])
-        if self.stage is Stage.GRACE_OVER and not self.closers and self.sealed_ends is None:
+        if self.close_commanded and not self.closers and self.sealed_ends is None:
             self.start_closer()
 
     def _at_rest(self) -> bool:
         ends = self.cluster.ends()
-        closed = self.stage is not Stage.GRACE_OVER or self.sealed_ends is not None
+        closed = not self.close_commanded or self.sealed_ends is not None
         behind = any(end > 0 and done < end for done, end in zip(self.published, ends, strict=True))
         return closed and not behind and not self.in_flight and self.head_ends() == ends
 
@@ -513,6 +560,31 @@ def _refusing(_settings: object, partitions: int) -> set[int]:
     return refused
 
 
+def _closing(control: Control | None) -> Any:
+    """The command to close, as soon as possible."""
+    assert control is not None
+    return commands_of(control, DesiredState(close_at=0))
+
+
+def _read_control_record(_settings: object) -> ControlRecord:
+    point("control record on its way")
+    return max(_current.controls, key=lambda record: record.control.number)
+
+
+def _read_control(settings: object) -> Control:
+    return _read_control_record(settings).control
+
+
+def _write_control(_settings: object, control: Control) -> None:
+    point("control record written")
+    _current.write_control(control)
+    point("control record acknowledged")
+
+
+def _now_ms() -> int:
+    return _current.now_ms
+
+
 class _Time:
     """Stands in for the module `time`, by the clock of the current world."""
 
@@ -556,7 +628,13 @@ def simulated(instead: Mapping[str, Any] = MappingProxyType({})) -> Iterator[Non
         put(store, lmdb=lmdb, shutil=Shutil())
         put(partition, log=log, metrics=metrics, MAX_RECORDS=MAX_RECORDS, _BLOCKS_A_STEP=2)
         put(decide, MAX_RECORDS=MAX_RECORDS)
-        put(closing, mark_closed=_mark_closed, LogAdmin=_Admin, refusing_partitions=_refusing, time=time, log=log)
+        put(
+            closing_steps, mark_closed=_mark_closed, LogAdmin=_Admin, refusing_partitions=_refusing, time=time,
+            log=log, now_ms=_now_ms, broker_time_ms=lambda _settings: _now_ms(),
+        )  # fmt: skip
+        put(phases, read_control=_read_control, write_control=_write_control, log=log)
+        put(observation, read_control_record=_read_control_record, log=log)
+        put(executor, now_ms=_now_ms, log=log)
         for name, replacement in instead.items():
             target, _, attribute = name.rpartition(".")
             stack.enter_context(patch(f"{target}.{attribute}", replacement))

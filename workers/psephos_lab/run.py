@@ -257,9 +257,9 @@ class _Election:
 
     def _close(self) -> Document:
         """Closes by the clock, as every session does; returns what the recount sealed."""
-        conductor, deadline = self._stack.conductor, time.monotonic() + CLOSE_TIMEOUT_S
-        conductor.close()
-        while conductor.wait(_LOOK_S) is None:
+        controller, deadline = self._stack.controller, time.monotonic() + CLOSE_TIMEOUT_S
+        controller.close()
+        while controller.wait(_LOOK_S) is None:
             self._require_going()
             if time.monotonic() > deadline:
                 raise ElectionFailed(f"no result within {CLOSE_TIMEOUT_S:.0f} s after closing; see {self._logs}")

@@ -1,4 +1,4 @@
-"""A session with everything that it needs, on this machine: servers, keys, genesis, roles and a conductor.
+"""A session with everything that it needs, on this machine: servers, keys, genesis, roles and a controller.
 
 All of it lives in one folder. A stack that is started on the same folder again continues where it was: the log and
 the ledger are on disk, keys and the session's uid are kept.
@@ -10,7 +10,7 @@ the ledger are on disk, keys and the session's uid are kept.
 | `keys/` | made at the first start, readable by their owner only |
 | `pids.json` | process ids by name, of servers and roles |
 | `logs/` | one file per process |
-| `kafka/`, `dynamodb/`, `redis/`, `data/` | state; `data/exports` has the result, `data/orders` the commands |
+| `kafka/`, `dynamodb/`, `redis/`, `data/` | state; `data/exports` has the result, `data/commands` the commands |
 """
 
 import json
@@ -25,7 +25,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from psephos.control import Conductor, OrderBook, SessionKeys, make_keys, next_due, prepare, read_keys
+from psephos.control import CommandFile, LocalController, SessionKeys, make_keys, next_due, prepare, read_keys
 from psephos.domain.genesis import Genesis
 from psephos.domain.session import Session
 from psephos.platform.backoff import Backoff
@@ -71,7 +71,7 @@ class Stack:
     genesis: Genesis
     backends: Backends
     supervisor: Supervisor
-    conductor: Conductor
+    controller: LocalController
     auditor: Auditor
 
     def __init__(
@@ -214,14 +214,14 @@ class Stack:
         )
         held.callback(self.supervisor.stop)
         self.supervisor.start()
-        self.conductor = Conductor(
+        self.controller = LocalController(
             self.settings,
             recount_by_child(self.settings, self.environment, logs / "recount.log"),
-            orders=OrderBook(self.settings.orders_dir, self.session.name),
+            commands=CommandFile(self.settings.commands_dir, self.session.name),
             progress=lambda news: self._progress("closing", news),
         )
-        held.callback(self.conductor.stop)
-        self.conductor.start()
+        held.callback(self.controller.stop)
+        self.controller.start()
         self.auditor = Auditor(
             self.settings,
             partial(next_due, self.session.spec.recount.schedule),

@@ -7,73 +7,26 @@ at once, and delete it at the end.
 import secrets as random
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import Any
 from urllib.parse import quote, urlsplit, urlunsplit
 
-import msgspec
 import redis
 
-from psephos.adapters.dynamodb import Ledger, LedgerMissing, StoredBlock
+from psephos.adapters.dynamodb import Ledger, LedgerMissing
 from psephos.adapters.dynamodb.ledger import dynamodb_client
-from psephos.adapters.kafka import LogAdmin, LogUnavailable, read_control
+from psephos.adapters.kafka import LogAdmin, LogUnavailable
 from psephos.adapters.redis import frame_name, heartbeat_name, tls
 from psephos.adapters.s3 import ObjectStore, exports_address
-from psephos.control import Closing, closing_of
-from psephos.control.closing import sealed_ends
-from psephos.domain.genesis import Genesis, decode_genesis
-from psephos.domain.results import Document, decode_document
-from psephos.formats.blocks import Block, State, decode_block
-from psephos.formats.control import Control, Phase
-from psephos.formats.errors import Malformed
+from psephos.control import ObservedState, observe
+from psephos.formats.control import Phase
 from psephos.platform.settings import Settings
 from psephos_operator.settings import OperatorSettings
 
 _REDIS_S = 2.0
 PASSWORD_BYTES = 24
-UNREADABLE = 2**63
 CLUSTER_COMMANDS = ("+cluster|slots", "+cluster|shards", "+cluster|nodes", "+cluster|myid")
 COMMANDS = ("+@read", "+@write", "+@pubsub", "+@connection", "+eval", "+evalsha", "+script|load", "-@dangerous")
-
-
-@dataclass(frozen=True)
-class Standing:
-    """The observed state of a session, from ledger and log. None or empty: not yet there.
-
-    states: of each partition's head; ends: where its chain ends; verdicts: partitions for which the run has a
-    verdict; owned: partitions that a tally worker owns, None if Kafka did not say.
-    """
-
-    genesis: Genesis | None = None
-    control: Control | None = None
-    closing: Closing | None = None
-    sealed: Mapping[int, int] = field(default_factory=dict)
-    states: tuple[State, ...] = ()
-    ends: tuple[int, ...] = ()
-    verdicts: frozenset[int] = frozenset()
-    final: Document | None = None
-    disputed: Document | None = None
-    owned: int | None = None
-
-    @property
-    def partitions(self) -> int:
-        """Number of partitions of the votes topic, 0 before genesis."""
-        return 0 if self.genesis is None else self.genesis.partitions
-
-    @property
-    def sealed_whole(self) -> bool:
-        """Whether every partition's end is fixed."""
-        return self.genesis is not None and len(self.sealed) == self.partitions
-
-    @property
-    def counted(self) -> bool:
-        """Whether the tally has reached every sealed end."""
-        return self.sealed_whole and self.behind == 0
-
-    @property
-    def behind(self) -> int:
-        """Number of records that the tally is short of the known sealed ends."""
-        return sum(max(0, end - self.ends[partition]) for partition, end in self.sealed.items())
 
 
 class Backends:
@@ -95,37 +48,14 @@ class Backends:
         """Returns one session's ledger."""
         return Ledger(self._dynamodb, self._settings.dynamodb_table, uid)
 
-    # --- Observing
+    # --- Observe
 
-    def standing(self, uid: str, run: str) -> Standing:
-        """Reads the whole observed state of a session again."""
-        ledger = self.ledger(uid)
-        try:
-            payload = ledger.get("genesis")
-        except LedgerMissing:
-            payload = None
-        if payload is None:
-            return Standing()
-        genesis = decode_genesis(payload)
-        control = read_control(self.role_settings(uid))
-        closing = closing_of(ledger)
-        heads = [ledger.head(partition) for partition in range(genesis.partitions)]
-        blocks = [None if head is None else _readable(head.payload) for head in heads]
-        known = [block for block in blocks if block is not None]
-        late = closing is not None
-        verdicts = ledger.items(f"verdict#{run}") if late else ()
-        return Standing(
-            genesis=genesis,
-            control=control,
-            closing=closing,
-            sealed=sealed_ends(ledger) if late else {},
-            states=tuple(block.state for block in known),
-            ends=tuple(map(_end, heads, blocks)),
-            verdicts=frozenset(partition for partition, _ in verdicts),
-            final=_document(ledger.get("final")) if late else None,
-            disputed=_document(ledger.get(f"disputed#{run}")) if late else None,
-            owned=self.owned(uid) if control is not None and control.phase is not Phase.FINAL else None,
-        )
+    def observe(self, uid: str, run: str) -> ObservedState:
+        """Reads the observed state of a session again, with what tally workers own."""
+        observed = observe(self.role_settings(uid), self.ledger(uid), run)
+        if observed.control is None or observed.control.phase is Phase.FINAL:
+            return observed
+        return replace(observed, owned=self.owned(uid))
 
     def owned(self, uid: str) -> int | None:
         """Returns how many partitions tally workers own, None if Kafka did not say. See `LogAdmin.count_owned`."""
@@ -245,26 +175,3 @@ def redis_user(uid: str) -> str:
 def new_password() -> str:
     """Generates the password of a session's Redis user."""
     return random.token_urlsafe(PASSWORD_BYTES)
-
-
-def _readable(payload: bytes) -> Block | None:
-    try:
-        return decode_block(payload)
-    except Malformed:
-        return None
-
-
-def _end(head: StoredBlock | None, block: Block | None) -> int:
-    """Returns where a chain ends. Nothing should wait for an unreadable head: no tally can follow it."""
-    if head is None:
-        return 0
-    return UNREADABLE if block is None else block.end
-
-
-def _document(payload: bytes | None) -> Document | None:
-    if payload is None:
-        return None
-    try:
-        return decode_document(payload)
-    except (ValueError, msgspec.MsgspecError):
-        return None

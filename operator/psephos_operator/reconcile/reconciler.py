@@ -17,7 +17,17 @@ from psephos.adapters.dynamodb import LedgerMissing, LedgerUnavailable
 from psephos.adapters.kafka import LogUnavailable
 from psephos.adapters.redis import AWAY as REDIS_AWAY
 from psephos.adapters.s3 import exports_address
-from psephos.control import LifecycleError, Orders, prepare
+from psephos.control import (
+    Action,
+    Advanced,
+    Commands,
+    Executor,
+    LifecycleError,
+    ObservedState,
+    Step,
+    prepare,
+    recount_due,
+)
 from psephos.domain.genesis import GenesisMismatch, require_match
 from psephos.domain.session import Session, SessionError, parse_session, rules_hash
 from psephos.formats.control import Phase
@@ -34,21 +44,17 @@ from psephos_operator.kube.informer import Cache, Key
 from psephos_operator.kube.kinds import BY_NAME, PODS, SESSION
 from psephos_operator.reconcile import keys
 from psephos_operator.reconcile import status as statuses
-from psephos_operator.reconcile.apply import Converged, Seen, available, converge, failed, finished
-from psephos_operator.reconcile.backends import Backends, Standing
-from psephos_operator.reconcile.cleanup import clean_up, hold
-from psephos_operator.reconcile.conduct import conduct
-from psephos_operator.reconcile.keys import KeysLost
-from psephos_operator.reconcile.life import (
-    Do,
-    Step,
-    orders_of,
-    orders_of_control,
+from psephos_operator.reconcile.annotations import (
+    commands_of_control,
+    commands_of_session,
     reconcile_paused,
-    recounting,
     run_of,
     transition_at,
 )
+from psephos_operator.reconcile.apply import Converged, Seen, available, converge, failed, finished
+from psephos_operator.reconcile.backends import Backends
+from psephos_operator.reconcile.cleanup import clean_up, hold
+from psephos_operator.reconcile.keys import KeysLost
 from psephos_operator.reconcile.status import Condition, Report
 from psephos_operator.settings import OperatorSettings
 
@@ -67,7 +73,7 @@ class Memory:
 
     uid: str
     seen: dict[Key, Seen] = field(default_factory=dict)
-    standing: Standing | None = None
+    observed: ObservedState | None = None
     read_at: float = 0.0
     transition_at: int | None = None
     phase: str = ""
@@ -89,8 +95,8 @@ class Look:
     """Findings of one reconcile pass so far."""
 
     resource: Manifest
-    standing: Standing = field(default_factory=Standing)
-    step: Step = field(default_factory=lambda: Step(Do.WAIT, Phase.PENDING))
+    observed: ObservedState = field(default_factory=ObservedState)
+    step: Step = field(default_factory=lambda: Step(Action.WAIT, Phase.PENDING))
     troubles: list[tuple[str, str]] = field(default_factory=list)
     progress: tuple[str, str] | None = None
     plan: Plan | None = None
@@ -173,22 +179,22 @@ class Reconciler:
 
     def _observe(self, look: Look, memory: Memory) -> None:
         """Reads ledger and log, before the spec is even parsed: a broken spec does not stop what is under way."""
-        if memory.standing is not None and memory.is_fresh(run_of(_annotations(look.resource))):
-            look.standing = memory.standing
+        if memory.observed is not None and memory.is_fresh(run_of(_annotations(look.resource))):
+            look.observed = memory.observed
             return
         try:
-            look.standing = self._read(look, memory)
+            look.observed = self._read(look, memory)
         except AWAY as error:
             look.trouble("BackendUnavailable", error)
-            look.standing = memory.standing or Standing()
+            look.observed = memory.observed or ObservedState()
 
-    def _read(self, look: Look, memory: Memory) -> Standing:
+    def _read(self, look: Look, memory: Memory) -> ObservedState:
         run = run_of(_annotations(look.resource))
-        standing = self._backends.standing(memory.uid, run)
-        memory.standing, memory.read_at, memory.run = standing, time.monotonic(), run
-        if standing.control is not None:
-            self._tell_phase(look.resource, memory, standing.control.phase)
-        return standing
+        observed = self._backends.observe(memory.uid, run)
+        memory.observed, memory.read_at, memory.run = observed, time.monotonic(), run
+        if observed.control is not None:
+            self._tell_phase(look.resource, memory, observed.control.phase)
+        return observed
 
     def _tell_phase(self, resource: Manifest, memory: Memory, phase: Phase) -> None:
         """Records an event for each phase, also for those that are over before the status is written."""
@@ -209,7 +215,7 @@ class Reconciler:
             return None
         for problem in cluster_problems(session):
             look.trouble("InvalidSpec", problem)
-        genesis = look.standing.genesis
+        genesis = look.observed.genesis
         if genesis is not None:
             try:
                 require_match(genesis, rules_hash=rules_hash(session).hex())
@@ -224,17 +230,17 @@ class Reconciler:
 
         An unusable spec does not keep a session from closing, only a new one from being prepared.
         """
-        look.step = Step(Do.WAIT, _phase(look))
-        unprepared = look.standing.genesis is None or look.standing.control is None
+        look.step = Step(Action.WAIT, _phase(look))
+        unprepared = look.observed.genesis is None or look.observed.control is None
         if _away(look) or (session is None and unprepared):
             return
-        orders = orders_of_control(look.standing.control, _annotations(look.resource))
+        commands = commands_of_control(look.observed.control, _annotations(look.resource))
         if session is not None:
-            orders, wrong = orders_of(session)
+            commands, wrong = commands_of_session(session)
             if wrong:
                 look.trouble("OrderRefused", wrong)
         try:
-            look.standing, look.step = self._steps(look, memory, session, orders)
+            look.observed, look.step = self._steps(look, memory, session, commands)
         except AWAY as error:
             look.trouble("BackendUnavailable", error)
         except KeysLost as error:
@@ -245,18 +251,18 @@ class Reconciler:
             if look.step.refused:
                 look.trouble("OrderRefused", look.step.refused)
 
-    def _steps(self, look: Look, memory: Memory, session: Session | None, orders: Orders) -> tuple[Standing, Step]:
-        standing = look.standing
-        for _ in range(2):
-            standing, step = conduct(
-                self._backends, memory.uid, orders, standing, lambda: self._read(look, memory), self._leading
-            )
-            if step.do is not Do.PREPARE or session is None:
-                break
-            if not self._prepare(look, memory, session):
-                return standing, Step(Do.WAIT, Phase.PENDING, now_ms() + int(SETTLING_S * 1000))
-            standing = self._read(look, memory)
-        return standing, step
+    def _steps(self, look: Look, memory: Memory, session: Session | None, commands: Commands) -> Advanced:
+        uid, backends = memory.uid, self._backends
+        executor = Executor(
+            backends.role_settings(uid), backends.ledger(uid), lambda: self._read(look, memory), self._leading
+        )
+        advanced = executor.advance(lambda _: commands, look.observed)
+        if advanced.step.action is not Action.PREPARE or session is None:
+            return advanced
+        if not self._prepare(look, memory, session):
+            waiting = Step(Action.WAIT, Phase.PENDING, now_ms() + int(SETTLING_S * 1000))
+            return Advanced(advanced.observed, waiting)
+        return executor.advance(lambda _: commands, executor.observe())
 
     def _prepare(self, look: Look, memory: Memory, session: Session) -> bool:
         """Makes keys, table, topics, genesis, first control record. Returns False while Strimzi's topics are
@@ -268,8 +274,8 @@ class Reconciler:
             look.progress = ("TopicsPending", "Strimzi is making the topics")
             if not self._backends.has_topics(memory.uid):
                 return False
-        log.info("step", what=Do.PREPARE.value, phase=Phase.PENDING.value)
-        made = keys.keep_keys(self._kube, plan) if look.standing.genesis is None else None
+        log.info("step", action=Action.PREPARE.value, phase=Phase.PENDING.value)
+        made = keys.keep_keys(self._kube, plan) if look.observed.genesis is None else None
         prepare(
             self._backends.role_settings(memory.uid),
             session,
@@ -283,24 +289,24 @@ class Reconciler:
 
     def _plan(self, look: Look, session: Session) -> Plan:
         status, metadata = look.resource.get("status") or {}, look.resource["metadata"]
-        standing = look.standing
+        observed = look.observed
         return Plan(
             session=session,
             namespace=metadata["namespace"],
             uid=metadata["uid"],
             settings=self._settings,
             image=status.get("image") or self._settings.image,
-            partitions=standing.partitions or session.partitions,
+            partitions=observed.partitions or session.partitions,
             phase=_phase(look),
             apis=self._apis(),
             run=run_of(session.metadata.annotations),
-            recounting=recounting(standing),
-            sealing=bool(standing.verdicts) and len(standing.verdicts) == standing.partitions,
-            sealed=standing.final is not None or standing.disputed is not None,
+            recounting=recount_due(observed),
+            sealing=bool(observed.verdicts) and len(observed.verdicts) == observed.partitions,
+            sealed=observed.final is not None or observed.disputed is not None,
         )
 
     def _converge(self, look: Look, memory: Memory, session: Session) -> None:
-        if look.standing.genesis is None or look.standing.control is None:
+        if look.observed.genesis is None or look.observed.control is None:
             return
         self._leading()
         plan = look.plan = self._plan(look, session)
@@ -327,9 +333,9 @@ class Reconciler:
         version = tuple("" if each is None else each["metadata"]["resourceVersion"] for each in found)
         if all(version) and version == memory.keys_version:
             return
-        assert look.standing.genesis is not None
+        assert look.observed.genesis is not None
         try:
-            keys.require_keys(self._kube, plan, look.standing.genesis)
+            keys.require_keys(self._kube, plan, look.observed.genesis)
             memory.keys_version = version
         except KeysLost as error:
             memory.keys_version = ()
@@ -408,19 +414,19 @@ class Reconciler:
     # --- Status
 
     def _report(self, look: Look, session: Session | None) -> Report:
-        generation, standing = look.resource["metadata"]["generation"], look.standing
+        generation, observed = look.resource["metadata"]["generation"], look.observed
         phase = _phase(look)
         conditions = {
             statuses.READY: self._ready(look),
             statuses.PROGRESSING: _progressing(look, phase),
             statuses.DEGRADED: _degraded(look),
-            statuses.PAUSED: _voting_paused(standing, phase),
+            statuses.PAUSED: _voting_paused(observed, phase),
             statuses.FINAL: Condition(phase is Phase.FINAL, phase.value),
             statuses.DISPUTED: Condition(phase is Phase.DISPUTED, phase.value),
         }
         members: dict[str, Any] = {}
-        if session is not None and standing.genesis is not None:
-            members = statuses.figures(session, standing)
+        if session is not None and observed.genesis is not None:
+            members = statuses.figures(session, observed)
         if look.plan is not None:
             small = look.plan.sizes.small
             members |= {
@@ -434,7 +440,7 @@ class Reconciler:
 
     def _ready(self, look: Look) -> Condition:
         """Returns the Ready condition: true only when all runs as last applied and every partition is owned."""
-        plan, standing = look.plan, look.standing
+        plan, observed = look.plan, look.observed
         if plan is None:
             reason = look.troubles[0][0] if look.troubles else "NotPrepared"
             return Condition(False, reason, "the session has not been prepared")
@@ -444,12 +450,12 @@ class Reconciler:
         blocking = [reason for reason, _ in look.troubles if reason in ("ApplyFailed", "KeysLost")]
         if blocking:
             return Condition(False, blocking[0])
-        if standing.control is not None and plan.counts and plan.phase is not Phase.DISPUTED:
-            if standing.owned is None:
+        if observed.control is not None and plan.counts and plan.phase is not Phase.DISPUTED:
+            if observed.owned is None:
                 return Condition(None, "OwnershipUnknown", "Kafka did not say who owns the partitions")
-            if standing.owned < plan.partitions:
+            if observed.owned < plan.partitions:
                 return Condition(
-                    False, "PartitionsNotOwned", f"{standing.owned} of {plan.partitions} partitions are owned"
+                    False, "PartitionsNotOwned", f"{observed.owned} of {plan.partitions} partitions are owned"
                 )
         return Condition(True, "Serving")
 
@@ -463,8 +469,8 @@ class Reconciler:
         after = statuses.status(report, before, datetime.now(UTC))
         self._tell_phase(resource, memory, report.phase)
         memory.transition_at = None
-        if memory.standing is not None and report.phase is not Phase.VOID:
-            memory.transition_at = _transition(resource, memory.standing)
+        if memory.observed is not None and report.phase is not Phase.VOID:
+            memory.transition_at = _transition(resource, memory.observed)
         if after == before:
             return
         self._leading()
@@ -564,8 +570,8 @@ def _key(resource: Manifest) -> tuple[str, str]:
 
 def _phase(look: Look) -> Phase:
     """Returns the phase in the control record or, before there is one, in the last status."""
-    if look.standing.control is not None:
-        return look.standing.control.phase
+    if look.observed.control is not None:
+        return look.observed.control.phase
     known = (look.resource.get("status") or {}).get("phase")
     if look.step.phase is Phase.VOID:
         return Phase.VOID
@@ -576,9 +582,9 @@ def _away(look: Look) -> bool:
     return any(reason == "BackendUnavailable" for reason, _ in look.troubles)
 
 
-def _transition(resource: Manifest, standing: Standing) -> int | None:
+def _transition(resource: Manifest, observed: ObservedState) -> int | None:
     try:
-        return transition_at(parse_session(resource), standing)
+        return transition_at(parse_session(resource), observed)
     except SessionError:
         return None
 
@@ -601,9 +607,9 @@ def _paused(resource: Manifest) -> Report:
     )
 
 
-def _voting_paused(standing: Standing, phase: Phase) -> Condition:
+def _voting_paused(observed: ObservedState, phase: Phase) -> Condition:
     paused = phase is Phase.PAUSED
-    reason = standing.control.reason if standing.control is not None and paused else ""
+    reason = observed.control.reason if observed.control is not None and paused else ""
     return Condition(paused, "VotingPaused" if paused else "NotPaused", reason)
 
 
@@ -611,8 +617,10 @@ def _progressing(look: Look, phase: Phase) -> Condition:
     if look.progress is not None:
         return Condition(True, *look.progress)
     match phase:
-        case Phase.CLOSING if look.standing.sealed_whole:
-            return Condition(True, phase.value, f"the tally has {look.standing.behind} records to go")
+        case Phase.CLOSING if look.observed.sealed_whole:
+            return Condition(
+                True, phase.value, f"the tally has {sum(look.observed.missing.values())} records to go"
+            )
         case Phase.CLOSING | Phase.RECOUNTING:
             return Condition(True, phase.value)
         case Phase.PENDING if look.plan is None:

@@ -11,11 +11,11 @@ from typing import Any
 
 import msgspec
 
+from psephos.control import ObservedState
 from psephos.domain.results import cells_of, combine, embargoed, option_sums, turnout
 from psephos.domain.session import Session
 from psephos.formats.control import Phase
 from psephos.platform.clock import text_of
-from psephos_operator.reconcile.backends import Standing
 
 SEALED, TIE = "sealed", "tie"
 READY, PROGRESSING, DEGRADED, PAUSED, FINAL, DISPUTED = (
@@ -83,44 +83,44 @@ def _condition(
     }
 
 
-def figures(session: Session, standing: Standing) -> dict[str, Any]:
+def figures(session: Session, observed: ObservedState) -> dict[str, Any]:
     """Returns what ledger and log say, for people: turnout, leader, partitions, result."""
-    genesis, control = standing.genesis, standing.control
+    genesis, control = observed.genesis, observed.control
     if genesis is None or control is None:
         return {}
-    state = combine(standing.states, cells_of(session))
+    state = combine(observed.states, cells_of(session))
     counted = turnout(state.classes, state.voters)
     members: dict[str, Any] = {
         "accepted": counted.accepted,
         "turnout": msgspec.to_builtins(counted),
-        "leader": _leader(session, standing, control.phase),
-        "partitions": _partitions(standing),
+        "leader": _leader(session, observed, control.phase),
+        "partitions": _partitions(observed),
         "epoch": genesis.epoch,
         "publicKey": genesis.public_key,
         "receiptKey": genesis.receipt_key,
     }
-    closes_at = standing.closing.closes_at if standing.closing else control.closes_at
+    closes_at = observed.closing.closes_at if observed.closing else control.closes_at
     if closes_at is not None:
         members["closesAt"] = text_of(closes_at)
-    if standing.final is not None and control.phase is Phase.FINAL:
-        members["outcome"] = _outcome(standing.final)
+    if observed.final is not None and control.phase is Phase.FINAL:
+        members["outcome"] = _outcome(observed.final)
     return members
 
 
-def _partitions(standing: Standing) -> dict[str, int]:
-    owned = {} if standing.owned is None else {"owned": standing.owned}
-    sealed = {"sealed": len(standing.sealed)} if standing.sealed else {}
-    verdicts = {"verdicts": len(standing.verdicts)} if standing.verdicts else {}
-    return {"total": standing.partitions, **owned, **sealed, **verdicts}
+def _partitions(observed: ObservedState) -> dict[str, int]:
+    owned = {} if observed.owned is None else {"owned": observed.owned}
+    sealed = {"sealed": len(observed.sealed)} if observed.sealed else {}
+    verdicts = {"verdicts": len(observed.verdicts)} if observed.verdicts else {}
+    return {"total": observed.partitions, **owned, **sealed, **verdicts}
 
 
-def _leader(session: Session, standing: Standing, phase: Phase) -> str:
+def _leader(session: Session, observed: ObservedState, phase: Phase) -> str:
     """Returns the leading option; `sealed` if nobody may know it, `tie` if there is none, empty without votes."""
-    if phase is Phase.FINAL and standing.final is not None:
-        return ", ".join(standing.final["outcome"]["winners"])
+    if phase is Phase.FINAL and observed.final is not None:
+        return ", ".join(observed.final["outcome"]["winners"])
     if embargoed(session, phase) or phase in (Phase.DISPUTED, Phase.VOID):
         return SEALED
-    sums = option_sums(session, combine(standing.states, cells_of(session)).tallies)
+    sums = option_sums(session, combine(observed.states, cells_of(session)).tallies)
     most = max(sums)
     leading = [option for option, total in zip(session.option_ids, sums, strict=True) if total == most]
     if not any(sums):

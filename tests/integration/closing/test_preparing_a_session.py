@@ -9,7 +9,7 @@ from tests.prepared import PARTITIONS, Prepared
 from tests.waiting import wait_until
 
 from psephos.adapters.kafka import LogAdmin, broker_time_ms, read_control, votes_topic
-from psephos.control import Conductor, LifecycleError, make_keys, prepare, read_keys, set_phase
+from psephos.control import LifecycleError, LocalController, make_keys, prepare, read_keys, set_phase
 from psephos.domain.genesis import GenesisMismatch, decode_genesis
 from psephos.formats.control import Phase
 from psephos.platform.settings import SettingsError, load_settings
@@ -67,12 +67,12 @@ def test_a_session_that_opens_later_is_pending_and_opens_when_it_is_due(
     first = read_control(later.settings)
     assert first is not None
     assert first.phase is Phase.PENDING
-    conductor = Conductor(later.settings, lambda: Phase.FINAL)
-    conductor.start()
+    controller = LocalController(later.settings, lambda: Phase.FINAL)
+    controller.start()
     try:
-        wait_until(lambda: conductor.control and conductor.control.phase is Phase.OPEN, "the session opens")
+        wait_until(lambda: controller.control and controller.control.phase is Phase.OPEN, "the session opens")
     finally:
-        conductor.stop()
+        controller.stop()
     assert datetime.now(UTC) >= opens
 
 

@@ -15,9 +15,9 @@ from tests.waiting import READY_S, wait_until
 
 from psephos.adapters.kafka import read_control
 from psephos.client.http import NoAnswer, request
-from psephos.control.orderbook import OrderBook
-from psephos.control.orders import NOTICE_MS
-from psephos.control.wishes import Wishes
+from psephos.control.command_file import CommandFile
+from psephos.control.commands import NOTICE_MS
+from psephos.control.desired_state import DesiredState
 from psephos.domain.results import verify_result
 from psephos.formats.control import Phase
 from psephos.platform.clock import now_ms
@@ -55,8 +55,8 @@ def test_a_session_is_served_through_the_death_of_a_role_to_its_final_result_and
         prepared.produce([prepared.vote("ada"), prepared.vote("bob"), prepared.vote("ada")])
         wait_until(lambda: _received(url) == 3, "the gateway is back and shows what was counted", READY_S)
         assert _roles(serving.pid, "gateway") not in ([], [victim])
-        orders = OrderBook(prepared.settings.orders_dir, "test")
-        orders.give(Wishes(close_at=now_ms() + NOTICE_MS), READY_S)
+        orders = CommandFile(prepared.settings.commands_dir, "test")
+        orders.give(DesiredState(close_at=now_ms() + NOTICE_MS), READY_S)
         wait_until(lambda: _phase(prepared) is Phase.FINAL, "closed by the clock, recounted and final", READY_S)
         document = request(f"{url}/publication").body
         assert document["turnout"]["accepted"] == 2

@@ -18,7 +18,7 @@ from tests.waiting import PATIENCE_S, READY_S, wait_until
 from psephos.cli import main
 from psephos.client.http import request
 from psephos.client.tokens import TokenTemplate, signer
-from psephos.control import OrderBook
+from psephos.control import CommandFile
 from psephos.domain.session import parse_session
 from psephos_lab.stack import Stack
 
@@ -116,7 +116,7 @@ def test_a_session_is_paused_resumed_extended_and_closed(lunch: Lunch, tmp_path:
     assert "already" in lunch.refused("close")
     assert "closesAt is fixed" in lunch.refused("extend", "--by", "1h")
     lunch.shown("Final", READY_S)  # closing, a recount and a seal come before it
-    wait_until(lambda: "Final" in lunch.refused("pause"), "its conductor says so as well", OBEYED_S)
+    wait_until(lambda: "Final" in lunch.refused("pause"), "its controller says so as well", OBEYED_S)
     lunch.answered("cyd", "session-closed")
     assert lunch.get("/results")["totals"] == {"pizza": 0, "soup": 2}
     for order in (("pause",), ("resume",), ("extend", "--by", "1h"), ("close",), ("void", "--reason", "too late")):
@@ -144,18 +144,18 @@ def test_a_void_session_is_void_for_ever_also_after_it_was_stopped(
 
 
 @pytest.mark.long
-def test_an_order_is_carried_out_by_the_next_conductor_if_the_session_was_killed(
+def test_an_order_is_carried_out_by_the_next_controller_if_the_session_was_killed(
     lunch: Lunch, started: Callable[..., Command]
 ) -> None:
     """The order is on disk before anything is done: it is given here as a command does it, to nobody."""
     children = lunch.stack.pids()
     lunch.stack.process.kill()
     wait_until(lambda: not any(map(runs, children.values())), "nothing of it runs any more", OBEYED_S)
-    book = OrderBook(lunch.stack.folder / "data" / "orders", "lunch")
+    book = CommandFile(lunch.stack.folder / "data" / "commands", "lunch")
     assert not book.running()
     assert "does not run: start it with `psephos dev up`" in lunch.refused("pause")
-    (lunch.stack.folder / "data" / "orders" / "wishes.json").write_text(
-        '{"number": 99, "wishes": {"paused": true}}'
+    (lunch.stack.folder / "data" / "commands" / "desired.json").write_text(
+        '{"number": 99, "desired": {"paused": true}}'
     )
     again = started("up", lunch.session, *PORTS, folder=lunch.stack.folder)
     again.wait_for_words("Ctrl-C")
@@ -172,7 +172,7 @@ def stack(tmp_path: Path) -> Iterator[Stack]:
 
 
 def test_every_process_obeys_a_pause_and_an_extension(stack: Stack) -> None:
-    book = OrderBook(stack.settings.orders_dir, stack.session.name)
+    book = CommandFile(stack.settings.commands_dir, stack.session.name)
     with obeying.processes(stack) as doors:
         assert len(doors) == 4
         found = {"pause": obeying.pauses(book, doors, 4), "extend": obeying.extensions(book, doors, 2)}

@@ -38,7 +38,7 @@ INTERNAL_TOPICS = {"__consumer_offsets", "__transaction_state"}
 INTERNAL_ITEMS = ("verdict#final", "patterns#")
 PUBLIC_ITEMS = ("genesis", "closing", "sealed", "verdict#audit-", "disputed#", "final")
 INTERNAL_FILES = ("kafka", "dynamodb", "redis", "keys", "data/tally-", "data/roll", "journal.jsonl")
-PUBLIC_FILES = ("logs", "data/exports", "data/orders", "env", "session.yaml", "uid", "pids.json", "lock")
+PUBLIC_FILES = ("logs", "data/exports", "data/commands", "env", "session.yaml", "uid", "pids.json", "lock")
 
 
 class Witness:

@@ -26,7 +26,7 @@ from psephos.adapters.dynamodb.ledger import dynamodb_client
 from psephos.adapters.kafka import LogAdmin
 from psephos.client.http import request
 from psephos.client.tokens import signer, token_template
-from psephos.control.closing import fix_closing
+from psephos.control.closing_steps import fix_closing_time
 from psephos.domain.session import parse_session
 from psephos.formats.blocks import Block, decode_block, encode_block
 from psephos.formats.control import Phase
@@ -117,7 +117,7 @@ def test_under_embargo_nothing_tells_a_figure_by_option_before_the_final_result(
             assert code == 3
             assert b"accepted-differs" in said["reports of audits"]
             require_none(figures, reader.read_stored() | said, "after an audit that found a difference")
-            fix_closing(stack.settings, Ledger.of(stack.settings))
+            fix_closing_time(stack.settings, Ledger.of(stack.settings))
             frame = reader.wait_shown(Phase.DISPUTED)
             assert (frame["totals"], frame["segments"], frame["outcome"]) == (None, None, None)
             places = reader.read()

@@ -9,8 +9,9 @@ from redis.asyncio import Redis as AsyncRedis
 from tests.prepared import PARTITIONS, Prepared
 
 from psephos.adapters.redis import Projection, frame_name
+from psephos.control import ObservedState
 from psephos_lab.servers import Backends as Servers
-from psephos_operator.reconcile.backends import Backends, Standing, new_password
+from psephos_operator.reconcile.backends import Backends, new_password
 from psephos_operator.settings import load_operator_settings
 
 Unique = Callable[[str], str]
@@ -74,11 +75,11 @@ def test_deleting_keys_takes_the_user_away_as_well(hands: Backends, backends: Se
 
 def test_the_standing_of_a_session_is_that_of_ledger_and_log(hands: Backends, prepared: Prepared) -> None:
     uid = prepared.genesis.session
-    before = hands.standing(uid, "final")
+    before = hands.observe(uid, "final")
     assert before.genesis == prepared.genesis
     assert (before.closing, before.sealed, before.ends, before.owned) == (None, {}, (0, 0), 0)
     ends = prepared.finish()
-    after = hands.standing(uid, "final")
+    after = hands.observe(uid, "final")
     assert after.ends == ends
     assert after.sealed == dict(enumerate(ends))
     assert after.counted
@@ -86,7 +87,7 @@ def test_the_standing_of_a_session_is_that_of_ledger_and_log(hands: Backends, pr
 
 
 def test_a_session_that_was_never_prepared_has_no_standing(hands: Backends, unique: Unique) -> None:
-    assert hands.standing(unique("nobody"), "final") == Standing()
+    assert hands.observe(unique("nobody"), "final") == ObservedState()
 
 
 def test_all_rows_of_a_session_go_and_no_others(

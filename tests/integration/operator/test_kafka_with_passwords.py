@@ -125,12 +125,12 @@ def test_a_session_is_prepared_and_looked_at_by_a_password_that_is_then_rotated(
     made = new_keys()
     keys = SessionKeys(made["session-key"], signing_key(made["signing-key"]), made["lot-seed"])
     prepare(given.role_settings(uid), parse_session(SESSION), keys)
-    assert hands.standing(uid, "final").owned == 0
+    assert hands.observe(uid, "final").owned == 0
 
     guarded.let_in("new", "new-password")
     guarded.shut_out("old")
     file.write_text(guarded.properties("new", "new-password"))
-    wait_until(lambda: hands.standing(uid, "final").owned == 0, "looked at by the new password")
+    wait_until(lambda: hands.observe(uid, "final").owned == 0, "looked at by the new password")
     hands.delete_topics(uid)
     wait_until(lambda: not hands.has_topics(uid), "its topics are gone")
 

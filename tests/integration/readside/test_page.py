@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import yaml
 from playwright.sync_api import Browser, expect
@@ -16,6 +17,7 @@ from tests.integration.browsing import WITHIN_MS, Visit, chromium
 from tests.integration.readside.conftest import PARTITIONS, Option, ReadSide, Role
 
 from psephos.control import set_phase
+from psephos.control.phases import change
 from psephos.formats.blocks import MAX_RECORDS, RecordClass
 from psephos.formats.control import Phase
 
@@ -176,13 +178,13 @@ def test_under_embargo_the_page_shows_turnout_and_says_why(readside: ReadSide, l
 
 
 def test_a_countdown_runs_to_the_close(readside: ReadSide, look: Look) -> None:
-    from psephos.control import extend
     from psephos.platform.clock import now_ms
 
     watched = look(readside.serve())
     expect(watched.connection()).to_have_text("Live")
     expect(watched.page.locator("#countdown")).to_be_hidden()
-    extend(readside.settings, now_ms() + 3_725_000)
+    end = now_ms() + 3_725_000
+    change(readside.settings, lambda control: msgspec.structs.replace(control, closes_at=end))
     expect(watched.page.locator("#countdown")).to_contain_text("closes in 1:0")
     set_phase(readside.settings, Phase.PAUSED)
     expect(watched.page.locator("#phase")).to_have_text("Paused")

@@ -1,4 +1,4 @@
-"""Real tally workers count, a conductor closes, the recount seals: prepare to Final without a reference chain."""
+"""Real tally workers count, a controller closes, the recount seals: prepare to Final without a reference chain."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +8,7 @@ from tests.prepared import Prepared
 from tests.roles import program
 from tests.waiting import wait_until
 
-from psephos.control import Conductor
+from psephos.control import LocalController
 from psephos.domain.results import verify_result
 from psephos.formats.control import Phase
 from psephos.roles.recount.job import audit, run_all
@@ -24,20 +24,20 @@ def test_what_a_real_tally_counted_is_recounted_and_final(
     prepared = Prepared(backends, unique("e")[:60], tmp_path, closesAt=None, voters=voters)
     admin = {"PSEPHOS_ADMIN_PORT": str(free_port())}
     worker = program("tally", "psephos.roles.tally", tmp_path / "tally.log", {**prepared.environ, **admin})
-    conductor = Conductor(prepared.settings, lambda: run_all(prepared.settings).phase)
+    controller = LocalController(prepared.settings, lambda: run_all(prepared.settings).phase)
     worker.start()
-    conductor.start()
+    controller.start()
     try:
         prepared.produce([prepared.vote(f"v-{n}", b"\x00\x00", "a") for n in range(3000)])
         prepared.produce([prepared.vote(f"v-{n}", b"\x00\x01", "b") for n in range(500)])
         prepared.produce([(None, b"poison"), (b"x" * 16, b"poison")], partition=0)
         wait_until(lambda: prepared.ledger.head(0), "the tally counts")
         assert audit(prepared.settings).differences == ()
-        conductor.close()
-        ended = conductor.wait(120)
+        controller.close()
+        ended = controller.wait(120)
         assert worker.running
     finally:
-        conductor.stop()
+        controller.stop()
         worker.stop()
     assert ended is not None
     assert ended.phase is Phase.FINAL

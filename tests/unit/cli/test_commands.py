@@ -159,7 +159,7 @@ def test_nobody_there_is_one_line(psephos: Psephos) -> None:
 
 def test_which_session_is_meant(tmp_path: Path, psephos: Psephos) -> None:
     for name in ("lunch", "dinner"):
-        (tmp_path / name / "data" / "orders").mkdir(parents=True)
+        (tmp_path / name / "data" / "commands").mkdir(parents=True)
     for arguments, says in (
         (("pause",), "several sessions are in"),
         (("pause", "breakfast"), "does not hold the session breakfast; `psephos dev up` starts one"),

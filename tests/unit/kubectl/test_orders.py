@@ -1,16 +1,16 @@
-"""Orders as changes of the object: which are possible when, and what they are in the operator's words."""
+"""Commands as changes of the object: which are possible when, and what they are in the operator's words."""
 
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from psephos.control.orders import Voting
+from psephos.control.commands import Voting
 from psephos.kubectl import orders
 from psephos.kubectl.access import reason
 from psephos.kubectl.frames import frames_of, proxied
 from psephos.kubectl.orders import Refused
-from psephos_operator.reconcile import life
+from psephos_operator.reconcile import annotations
 
 
 def session(
@@ -25,10 +25,14 @@ def session(
 
 
 def test_plugin_and_operator_mean_the_same_by_the_same_words() -> None:
-    assert (orders.VOTING, orders.REASON, orders.RECOUNT) == (life.VOTING, life.REASON, life.RECOUNT)
+    assert (orders.VOTING, orders.REASON, orders.RECOUNT) == (
+        annotations.VOTING,
+        annotations.REASON,
+        annotations.RECOUNT,
+    )
     assert {orders.PAUSED, orders.CLOSED, orders.VOID} == {each.value for each in Voting if each.value}
     change, run = orders.recount_again(session("Disputed"))
-    assert life.run_of(change["metadata"]["annotations"]) == run == "final-2"
+    assert annotations.run_of(change["metadata"]["annotations"]) == run == "final-2"
     assert orders.recount_again(session("Disputed", recount="final-9"))[1] == "final-10"
 
 

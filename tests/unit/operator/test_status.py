@@ -5,13 +5,13 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from tests.unit.control.test_state_machine import GENESIS
 from tests.unit.operator.sessions import session
-from tests.unit.operator.test_life import GENESIS
 
-from psephos.control import Closing
+from psephos.control import Closing, ObservedState
 from psephos.formats.blocks import NOTHING, RecordClass, State
 from psephos.formats.control import Control, Phase
-from psephos_operator.reconcile.backends import Standing, table_change
+from psephos_operator.reconcile.backends import table_change
 from psephos_operator.reconcile.status import Condition, Report, figures, status
 
 NOW = datetime(2026, 11, 23, 20, 0, tzinfo=UTC)
@@ -24,9 +24,9 @@ def state(pizza: int, soup: int) -> State:
     return State((pizza * MILLION, soup * MILLION), tuple(classes), pizza + soup, NOTHING)
 
 
-def standing(phase: Phase, *states: State, **members: Any) -> Standing:
+def observed(phase: Phase, *states: State, **members: Any) -> ObservedState:
     control = Control(phase=phase, number=1, closes_at=1_000)
-    return Standing(genesis=GENESIS, control=control, states=states, **members)
+    return ObservedState(genesis=GENESIS, control=control, states=states, **members)
 
 
 def test_a_conditions_time_is_when_it_turned() -> None:
@@ -61,13 +61,13 @@ def test_what_can_not_be_seen_now_stays_as_it_was_seen_last() -> None:
     [((), ""), ((state(2, 1), state(0, 2)), "soup"), ((state(1, 1),), "tie"), ((state(3, 0),), "pizza")],
 )
 def test_the_leader_while_results_are_live(states: tuple[State, ...], leader: str) -> None:
-    assert figures(session(), standing(Phase.OPEN, *states))["leader"] == leader
+    assert figures(session(), observed(Phase.OPEN, *states))["leader"] == leader
 
 
 @pytest.mark.parametrize("phase", [phase for phase in Phase if phase is not Phase.FINAL])
 def test_under_embargo_nobody_leads_before_the_result_is_final(phase: Phase) -> None:
     hidden = session(results={"visibility": "afterClose"})
-    found = figures(hidden, standing(phase, state(3, 1)))
+    found = figures(hidden, observed(phase, state(3, 1)))
     assert found["leader"] == "sealed"
     assert "pizza" not in str(found)
     assert "soup" not in str(found)
@@ -80,16 +80,16 @@ def test_the_result_is_told_when_the_session_is_final_and_exactly() -> None:
         "version": 9,
         "sealedAt": "2026-11-23T20:00:00Z",
     }
-    early = figures(session(), standing(Phase.RECOUNTING, state(1, 0), final=document))
+    early = figures(session(), observed(Phase.RECOUNTING, state(1, 0), final=document))
     assert "outcome" not in early
-    found = figures(session(), standing(Phase.FINAL, state(1, 0), final=document))
+    found = figures(session(), observed(Phase.FINAL, state(1, 0), final=document))
     assert found["outcome"]["totals"] == {"pizza": "2.5", "soup": 1}
     assert found["leader"] == "pizza"
 
 
 def test_the_ledgers_end_is_told_once_it_is_fixed() -> None:
-    assert figures(session(), standing(Phase.OPEN))["closesAt"] == "1970-01-01T00:00:01.000Z"
-    fixed = figures(session(), standing(Phase.OPEN, closing=Closing(2_000, 1)))
+    assert figures(session(), observed(Phase.OPEN))["closesAt"] == "1970-01-01T00:00:01.000Z"
+    fixed = figures(session(), observed(Phase.OPEN, closing=Closing(2_000, 1)))
     assert fixed["closesAt"] == "1970-01-01T00:00:02.000Z"
 
 

@@ -63,11 +63,11 @@ def _token_hint(stack: Stack, folder: Path) -> Iterator[tuple[str, str]]:
 
 
 def stay(stack: Stack, display: Display, stop: StopRequest) -> None:
-    """Waits until a stop is requested. Raises RoleFailed, and the error that made the conductor give up."""
+    """Waits until a stop is requested. Raises RoleFailed, and the error that made the controller fail."""
     told = False
     while not stop:
         stack.supervisor.check()
-        ended = stack.conductor.wait(_POLL_S) if not told else None
+        ended = stack.controller.wait(_POLL_S) if not told else None
         if ended is not None:
             told = True
             display.news("session", _outcome(stack, ended))

@@ -1,4 +1,4 @@
-"""`psephos session`: gives people's orders to the conductor of a session that runs on this machine."""
+"""`psephos session`: gives people's commands to the controller of a session that runs on this machine."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from psephos.cli.errors import InputError
 from psephos.platform.durations import parse_duration
 
 if TYPE_CHECKING:
-    from psephos.control import OrderBook, Wishes
+    from psephos.control import CommandFile, DesiredState
 
 app = typer.Typer(
     help="Pause, resume, extend, close or void a session that runs on this machine.",
@@ -45,9 +45,9 @@ def pause(session: Session = None, data: Data = FOLDER) -> None:
     Voters are told to come back. `closesAt` stays: `extend` makes up for the time. A session that has not begun
     begins paused.
     """
-    from psephos.control import Wishes
+    from psephos.control import DesiredState
 
-    _give(data, session, Wishes(paused=True))
+    _give(data, session, DesiredState(paused=True))
 
 
 @app.command()
@@ -57,9 +57,9 @@ def resume(session: Session = None, data: Data = FOLDER) -> None:
     \b
       psephos session resume lunch
     """
-    from psephos.control import Wishes
+    from psephos.control import DesiredState
 
-    _give(data, session, Wishes(paused=False))
+    _give(data, session, DesiredState(paused=False))
 
 
 @app.command()
@@ -77,13 +77,13 @@ def extend(
 
     It can never be moved to earlier, and not within the last three seconds. A session without an end gets one.
     """
-    from psephos.control import Wishes
+    from psephos.control import DesiredState
 
     if (to is None) == (by is None):
         raise InputError("say until when: --to TIME, or --by DURATION")
-    book = _book(data, session)
-    closes_at = _time("--to", to) if to is not None else _planned_end(book, data) + _duration("--by", str(by))
-    _tell(book, Wishes(closes_at=closes_at))
+    file = _file(data, session)
+    closes_at = _time("--to", to) if to is not None else _planned_end(file, data) + _duration("--by", str(by))
+    _submit(file, DesiredState(closes_at=closes_at))
 
 
 @app.command()
@@ -98,13 +98,13 @@ def close(
       psephos session close lunch
       psephos session close lunch --at 2026-11-23T20:15:00Z
     """
-    from psephos.control import Wishes
+    from psephos.control import DesiredState
 
     now = _now_ms()
     close_at = now if at is None else _time("--at", at)
     if close_at < now:
         raise InputError(f"--at: {at} is over")
-    _give(data, session, Wishes(close_at=close_at))
+    _give(data, session, DesiredState(close_at=close_at))
 
 
 @app.command()
@@ -118,77 +118,77 @@ def void(
     \b
       psephos session void lunch --reason "the list of options was wrong"
     """
-    from psephos.control import Wishes
+    from psephos.control import DesiredState
 
     if not reason.strip():
         raise InputError("say why it is void: --reason TEXT; everybody will read it")
-    _give(data, session, Wishes(void=reason.strip()))
+    _give(data, session, DesiredState(void=reason.strip()))
 
 
-# --- To the conductor
+# --- To the controller
 
 
-def _give(data: Path, session: str | None, order: Wishes) -> None:
-    _tell(_book(data, session), order)
+def _give(data: Path, session: str | None, command: DesiredState) -> None:
+    _submit(_file(data, session), command)
 
 
-def _tell(book: OrderBook, order: Wishes) -> None:
-    """Gives an order and prints the resulting state. Raises LifecycleError, Untaken."""
+def _submit(file: CommandFile, command: DesiredState) -> None:
+    """Gives a command and prints the resulting state. Raises LifecycleError, NotAcknowledged."""
     from psephos.formats.control import Phase
     from psephos.platform.clock import text_of
 
-    control = book.give(order)
-    said = [f"{book.session} is {control.phase}"]
+    control = file.give(command)
+    said = [f"{file.session} is {control.phase}"]
     if control.phase is Phase.VOID:
         said.append(f"because: {control.reason}")
-    elif control.phase is Phase.PENDING and order.paused:
+    elif control.phase is Phase.PENDING and command.paused:
         said.append("and begins paused")
     if control.closes_at is not None and control.phase in (Phase.PENDING, Phase.OPEN, Phase.PAUSED):
         said.append(f"until {text_of(control.closes_at)}")
     typer.echo(", ".join(said))
 
 
-def _planned_end(book: OrderBook, data: Path) -> int:
-    taken = book.taken()
-    if taken is None or taken.control.closes_at is None:
-        raise InputError(f"{book.session} has no end so far: say --to TIME")
-    return taken.control.closes_at
+def _planned_end(file: CommandFile, data: Path) -> int:
+    last = file.acknowledged()
+    if last is None or last.control.closes_at is None:
+        raise InputError(f"{file.session} has no end so far: say --to TIME")
+    return last.control.closes_at
 
 
 # --- Which session
 
 
-def _book(data: Path, session: str | None) -> OrderBook:
-    """The order book of the intended session. Raises InputError."""
-    from psephos.control import OrderBook
+def _file(data: Path, session: str | None) -> CommandFile:
+    """The command file of the intended session. Raises InputError."""
+    from psephos.control import CommandFile
 
     folders = list(_folders(data, session))
-    books = [OrderBook(folder, name) for name, folder in folders]
-    running = [book for book in books if book.running()] or books
+    files = [CommandFile(folder, name) for name, folder in folders]
+    running = [file for file in files if file.running()] or files
     if len(running) == 1:
         return running[0]
     if running:
-        names = ", ".join(sorted(book.session for book in running))
+        names = ", ".join(sorted(file.session for file in running))
         raise InputError(f"--data: several sessions are in {data}: {names}; say which")
     what = f"the session {session}" if session else "a session"
     raise InputError(f"--data: {data} does not hold {what}; `psephos dev up` starts one")
 
 
 def _folders(data: Path, session: str | None) -> list[tuple[str, Path]]:
-    """Names and order folders in a session's own folder, in `serve`'s data folder, or of all sessions below."""
-    found = [folder for folder in (data / "data" / "orders", data / "orders") if folder.is_dir()]
+    """Names and command folders in a session's own folder, in `serve`'s data folder, or of all sessions below."""
+    found = [folder for folder in (data / "data" / "commands", data / "commands") if folder.is_dir()]
     if not found:
-        found = sorted(data.glob("*/data/orders"))
+        found = sorted(data.glob("*/data/commands"))
     named = [(_name(folder), folder) for folder in found]
     return [(name, folder) for name, folder in named if session in (None, name)]
 
 
 def _name(folder: Path) -> str:
-    """The session's name as its conductor reports it; before that, the name of the session's folder."""
-    from psephos.control import OrderBook
+    """The session's name as its controller reports it; before that, the name of the session's folder."""
+    from psephos.control import CommandFile
 
-    taken = OrderBook(folder, "").taken()
-    return folder.parent.parent.name if taken is None else taken.session
+    last = CommandFile(folder, "").acknowledged()
+    return folder.parent.parent.name if last is None else last.session
 
 
 # --- Times

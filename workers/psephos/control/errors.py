@@ -7,9 +7,3 @@ class LifecycleError(PsephosError):
     """The step is not allowed now. The message is one line: why, and what to do."""
 
     exit_code = FAILED
-
-
-class Stopped(PsephosError):
-    """The step was stopped by its caller. Run it again to continue."""
-
-    exit_code = FAILED

@@ -1,6 +1,6 @@
 """Changes of a session's control record: read, change, write with the next number, read back.
 
-There is one writer by design (the operator's leader, or the local stack's conductor). Reading back makes a second
+There is one writer by design (the operator's leader, or the local controller). Reading back makes a second
 one harmless: the writer whose record was overwritten writes it again with a higher number.
 """
 

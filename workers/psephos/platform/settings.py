@@ -94,9 +94,9 @@ class Settings(BaseModel):
         return self.data_dir / "exports"
 
     @property
-    def orders_dir(self) -> Path:
-        """The folder where people give orders to a local conductor: see `psephos.control.orderbook`."""
-        return self.data_dir / "orders"
+    def commands_dir(self) -> Path:
+        """The folder where people give commands to a local controller: see `psephos.control.command_file`."""
+        return self.data_dir / "commands"
 
 
 def load_settings(environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings:

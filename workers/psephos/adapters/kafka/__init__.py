@@ -12,13 +12,20 @@ from psephos.adapters.kafka.client import (
     tally_group,
     votes_topic,
 )
-from psephos.adapters.kafka.control import ControlFollower, read_control, write_control
+from psephos.adapters.kafka.control import (
+    ControlFollower,
+    ControlRecord,
+    read_control,
+    read_control_record,
+    write_control,
+)
 from psephos.adapters.kafka.sealing import broker_time_ms, mark_closed, refusing_partitions
 
 __all__ = [
     "ADMIN_PROCESSES_ENDED",
     "EAGER",
     "ControlFollower",
+    "ControlRecord",
     "LogAdmin",
     "LogUnavailable",
     "broker_time_ms",
@@ -28,6 +35,7 @@ __all__ = [
     "mark_closed",
     "read_batches",
     "read_control",
+    "read_control_record",
     "read_records",
     "refusing_partitions",
     "tallies_topic",

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 from confluent_kafka import (
     OFFSET_BEGINNING,
@@ -26,6 +27,13 @@ _ANSWER_S = 1.0  # a broker that takes longer to report the topic's end counts a
 log = get_logger()
 
 
+class ControlRecord(NamedTuple):
+    """A control record in the topic. appended_ms: when by the brokers' clock, ms since 1970; -1 if unknown."""
+
+    control: Control
+    appended_ms: int
+
+
 def write_control(settings: Settings, control: Control) -> None:
     """Sets the session's state; returns when it is acknowledged. Raises LogUnavailable."""
     producer = Producer({**client_config(settings), "acks": "all", "enable.idempotence": True, "linger.ms": 0})
@@ -46,9 +54,15 @@ def write_control(settings: Settings, control: Control) -> None:
 
 
 def read_control(settings: Settings, timeout_s: float = 10.0) -> Control | None:
-    """The session's state at the end of the topic; None if none was ever set."""
+    """The session's state at the end of the topic; None if none was ever set. Raises LogUnavailable."""
+    record = read_control_record(settings, timeout_s)
+    return None if record is None else record.control
+
+
+def read_control_record(settings: Settings, timeout_s: float = 10.0) -> ControlRecord | None:
+    """The record at the end of the topic; None if there never was one. Raises LogUnavailable."""
     consumer = Consumer({**consumer_config(settings), "fetch.wait.max.ms": 50})
-    newest: Control | None = None
+    newest: ControlRecord | None = None
     topic = control_topic(settings.session_uid)
     try:
         consumer.list_topics(topic, timeout=timeout_s)  # else librdkafka looks up the leader half a second later
@@ -56,7 +70,10 @@ def read_control(settings: Settings, timeout_s: float = 10.0) -> Control | None:
         while (message := consumer.poll(timeout_s)) is not None:
             error = message.error()
             if error is None:
-                newest = _newer(settings, newest, message)
+                known = None if newest is None else newest.control
+                control = _newer(settings, known, message)
+                if control is not None and control is not known:
+                    newest = ControlRecord(control, message.timestamp()[1])
             elif error.code() == KafkaError._PARTITION_EOF:
                 return newest
             else:

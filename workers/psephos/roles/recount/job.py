@@ -8,7 +8,7 @@ from typing import Any
 
 from psephos.adapters.dynamodb import Ledger, LedgerMissing
 from psephos.adapters.kafka import read_control
-from psephos.control.closing import sealed_ends
+from psephos.control import sealed_ends
 from psephos.domain.results import Document, decode_document, embargoed, verify_result
 from psephos.formats.blocks import decode_block
 from psephos.formats.control import Control, Phase

@@ -20,7 +20,7 @@ from psephos.roles.serve.roles import supervise
 from psephos.runtime.session_file import load_session
 
 if TYPE_CHECKING:
-    from psephos.control import Conductor
+    from psephos.control import LocalController
     from psephos.roles.serve.auditing import Auditor
 
 READY_TIMEOUT_S = 300.0  # roles wait for a genesis, and another process may create it
@@ -36,7 +36,7 @@ def run(settings: Settings, *, workers: int = 1, conduct: bool = False) -> None:
     session = load_session(settings)
     roles = layout(settings, workers)
     supervisor, health = supervise(roles, {}, logs=None), Health()
-    conducting = (_conductor(settings, session.name), _auditor(settings, session)) if conduct else ()
+    conducting = (_controller(settings, session.name), _auditor(settings, session)) if conduct else ()
     with stop_requests() as stop, ExitStack() as held:
         held.callback(open_admin(settings, own_admin_port(settings, workers), health, metrics.REGISTRY).close)
         held.callback(supervisor.stop)
@@ -57,14 +57,14 @@ def run(settings: Settings, *, workers: int = 1, conduct: bool = False) -> None:
             time.sleep(POLL_INTERVAL)
 
 
-def _conductor(settings: Settings, name: str) -> Conductor:
-    """Imports here: the conductor's Kafka and ledger clients are 25 MB that mere supervision can do without."""
+def _controller(settings: Settings, name: str) -> LocalController:
+    """Imports here: the controller's Kafka and ledger clients are 25 MB that mere supervision can do without."""
     from psephos.adapters.kafka import ADMIN_PROCESSES_ENDED
-    from psephos.control import Conductor, OrderBook
+    from psephos.control import CommandFile, LocalController
     from psephos.roles.serve.recounting import recount_by_child
 
     metrics.REGISTRY.register(ADMIN_PROCESSES_ENDED)
-    return Conductor(settings, recount_by_child(settings), orders=OrderBook(settings.orders_dir, name))
+    return LocalController(settings, recount_by_child(settings), commands=CommandFile(settings.commands_dir, name))
 
 
 def _auditor(settings: Settings, session: Session) -> Auditor:

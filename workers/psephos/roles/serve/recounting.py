@@ -1,4 +1,4 @@
-"""The final recount in a separate process, for a conductor."""
+"""The final recount in a separate process, for a local controller."""
 
 import sys
 from collections.abc import Callable, Mapping
@@ -19,7 +19,7 @@ log = get_logger()
 def recount_by_child(
     settings: Settings, environment: Mapping[str, str] | None = None, log_file: Path | None = None
 ) -> Callable[[], Phase]:
-    """Returns the function that `Conductor` calls for a recount. `environment` is added to our own.
+    """Returns the function that `LocalController` calls for a recount. `environment` is added to our own.
 
     The function raises LifecycleError if the recount could not be done after several tries.
     """
