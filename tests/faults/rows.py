@@ -9,6 +9,7 @@ ROWS = {
     "log": "log truncated or re-created under the ledger",
     "ingest killed": "ingest killed between acknowledgement and answer; clients that retry everything",
     "ingest stopped": "ingest stopped before `closesAt`, resumed behind the marker",
+    "controller": "controller dies between fixing the closing time and announcing it",
     "redis": "Redis killed, flushed, unreachable; two projectors",
     "gateway": "gateway killed with viewers on it",
     "versions": "a worker of the next version joins during the vote",
